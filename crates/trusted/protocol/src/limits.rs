@@ -1,0 +1,42 @@
+//! Every bound of the protocol, in one place, so that a reviewer can weigh them together.
+//!
+//! A peer's length is compared with one of these before anything is allocated for it.
+
+/// Longest sealed request or response, in bytes, envelope included.
+pub const MAX_ENVELOPE: usize = 64 * 1024 * 1024;
+
+/// Longest CBOR header inside a request or response, in bytes.
+pub const MAX_CONTENT_HEADER: usize = 64 * 1024;
+
+/// Most tensors in a request or response.
+pub const MAX_TENSORS: usize = 64;
+
+/// Most dimensions of a tensor.
+pub const MAX_RANK: usize = 8;
+
+/// Longest name of a tensor, in bytes.
+pub const MAX_TENSOR_NAME: usize = 128;
+
+/// Longest signed command or receipt, in bytes.
+pub const MAX_SIGNED: usize = 16 * 1024;
+
+/// Longest message on an attested channel, in bytes. Evidence is the largest thing sent there.
+pub const MAX_WIRE_MESSAGE: usize = 64 * 1024;
+
+/// Longest manifest of a model package, in bytes.
+pub const MAX_MANIFEST: usize = 1024 * 1024;
+
+/// Longest plain header of a model package, in bytes.
+pub const MAX_PACKAGE_HEADER: usize = 1024;
+
+/// Longest model package, in bytes. Runtimes set a smaller one from their memory budget.
+pub const MAX_PACKAGE: u64 = 64 * 1024 * 1024 * 1024;
+
+/// Most code identities that one request key may be approved for.
+pub const MAX_APPROVED_IDENTITIES: usize = 64;
+
+/// Longest model name, in bytes.
+pub const MAX_MODEL_NAME: usize = 64;
+
+/// Longest refusal message, in bytes.
+pub const MAX_REFUSAL_MESSAGE: usize = 512;
