@@ -8,9 +8,6 @@ use crate::tensor::DataType;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Encode, Decode)]
 #[cbor(index_only)]
 pub enum ModelFormat {
-    /// RTen's own format, whose weights are used in place.
-    #[n(0)]
-    Rten,
     /// ONNX, with all weights inside.
     #[n(1)]
     Onnx,

@@ -102,6 +102,13 @@ pub fn seal(
     Ok(package)
 }
 
+/// Where a model's package lies in an object store. Every part is validated and holds no separator.
+#[must_use]
+pub fn object_path(model: &ModelRef) -> String {
+    let ModelRef { model, version } = model;
+    format!("{}/{}/{version}.sesemi", model.owner, model.name)
+}
+
 /// The digest of a manifest, as registered at KeyService.
 ///
 /// # Errors
@@ -223,6 +230,15 @@ impl Package {
     #[must_use]
     pub fn model(&self) -> &[u8] {
         self.plaintext.get(self.model_starts..).unwrap_or_default()
+    }
+
+    /// The model's bytes, alone at the start of their buffer, for engines that take the buffer over. From then on wiping
+    /// is up to the engine.
+    #[must_use]
+    pub fn into_model(mut self) -> Vec<u8> {
+        let mut plaintext = core::mem::take(&mut *self.plaintext);
+        plaintext.drain(..self.model_starts.min(plaintext.len()));
+        plaintext
     }
 }
 

@@ -18,7 +18,7 @@ fn model(version: u32) -> ModelRef {
 
 fn manifest() -> Manifest {
     Manifest {
-        format: ModelFormat::Rten,
+        format: ModelFormat::Onnx,
         inputs: vec![TensorSpec {
             name: "features".into(),
             data_type: DataType::Fp32,
@@ -124,7 +124,7 @@ fn a_package_of_another_version_is_refused_even_under_the_same_key() {
 #[test]
 fn a_package_with_another_manifest_than_the_registered_one_is_refused() {
     let other = Manifest {
-        format: ModelFormat::Onnx,
+        inputs: vec![],
         ..manifest()
     };
     let package = seal(&key(), &model(1), &other, b"w", &SystemEntropy::new()).unwrap();

@@ -1,0 +1,264 @@
+//! The command line.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+
+use crate::connection::ConnectionArgs;
+
+/// SeSeMI: secure serverless model inference on sensitive data.
+///
+/// Models and inputs are opened only inside a trusted execution environment whose code both the model's owner and the user
+/// approved.
+#[derive(Debug, Parser)]
+#[command(
+    name = "sesemi",
+    version,
+    after_help = "Try it:\n  \
+    sesemi demo                    the whole system on this machine, with a simulated TEE\n  \
+    sesemi up --state my-stack     the same stack in the foreground, for the other commands"
+)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What `sesemi` can do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Run the main job end to end on this machine: encrypted model, encrypted inputs, attested key release.
+    #[command(after_help = "Example:\n  sesemi demo --json out.json")]
+    Demo(DemoArgs),
+    /// Run a local stack (simulated TEE) in the foreground until Ctrl-C.
+    #[command(after_help = "Example:\n  sesemi up --state my-stack\n\
+        Then, in another terminal:\n  \
+        export SESEMI_STACK=my-stack/stack.toml\n  \
+        sesemi identity new owner.identity")]
+    Up(UpArgs),
+    /// Make or show an identity of a model owner or user.
+    Identity {
+        /// What to do.
+        #[command(subcommand)]
+        command: IdentityCommand,
+    },
+    /// Work with models.
+    Model {
+        /// What to do.
+        #[command(subcommand)]
+        command: ModelCommand,
+    },
+    /// Grant a user a model of yours, in enclaves that run one code.
+    #[command(
+        after_help = "Example:\n  sesemi grant OWNER/breast-cancer@1 USER --identity owner.identity"
+    )]
+    Grant(GrantArgs),
+    /// Deposit your request key for a model, for enclaves that run one code.
+    #[command(after_help = "Example:\n  sesemi key OWNER/breast-cancer@1 --identity user.identity")]
+    Key(KeyArgs),
+    /// Send inputs, sealed, to a model and print the outputs.
+    #[command(after_help = "Example (one row of a CSV file as input):\n  \
+        sesemi infer OWNER/breast-cancer@1 --identity user.identity --csv held-out.csv --rows 3")]
+    Infer(InferArgs),
+    /// Verify KeyService's evidence and show what it says, and ask the gateway for its state.
+    #[command(after_help = "Example:\n  sesemi status --json")]
+    Status(StatusArgs),
+    /// Print the code identity of a trusted binary on a simulated platform, before anything runs.
+    #[command(
+        after_help = "Example:\n  sesemi measure target/x86_64-unknown-linux-gnu/release/sesemi-semirt \\\n    \
+        --simulated-root my-stack/platform/public/root.der"
+    )]
+    Measure(MeasureArgs),
+}
+
+/// Arguments of `demo`.
+#[derive(Debug, Args)]
+pub struct DemoArgs {
+    /// Also write the result as JSON to this file; `-` writes only that, to standard output.
+    #[arg(long, value_name = "FILE")]
+    pub json: Option<PathBuf>,
+    /// Leave the stack running until Ctrl-C, and print how to talk to it.
+    #[arg(long)]
+    pub keep: bool,
+    /// Folder of the binaries [default: that of this one].
+    #[arg(long, env = "SESEMI_BIN_DIR", value_name = "DIR")]
+    pub bin_dir: Option<PathBuf>,
+}
+
+/// Arguments of `up`.
+#[derive(Debug, Args)]
+pub struct UpArgs {
+    /// Folder for all state; created if missing, used again if not.
+    #[arg(
+        long,
+        env = "SESEMI_STATE",
+        value_name = "DIR",
+        default_value = "sesemi-stack"
+    )]
+    pub state: PathBuf,
+    /// Port of KeyService on 127.0.0.1.
+    #[arg(long, env = "SESEMI_KEYSERVICE_PORT", default_value_t = 7400)]
+    pub keyservice_port: u16,
+    /// Port of KeyService's health and metrics.
+    #[arg(long, env = "SESEMI_ADMIN_PORT", default_value_t = 7401)]
+    pub admin_port: u16,
+    /// Port of the gateway.
+    #[arg(long, env = "SESEMI_GATEWAY_PORT", default_value_t = 7402)]
+    pub gateway_port: u16,
+    /// Function endpoints of the gateway's pool.
+    #[arg(long, default_value_t = 2)]
+    pub endpoints: u16,
+    /// Memory of the embedded serverless platform, in MiB.
+    #[arg(long, default_value_t = 2048)]
+    pub user_memory_mib: u32,
+    /// Idle instances end after this many seconds.
+    #[arg(long, default_value_t = 180)]
+    pub idle_timeout: u32,
+    /// Write down everything that the host sees of requests, in the state folder under `tap`.
+    #[arg(long)]
+    pub tap: bool,
+    /// Print the facts as one line of JSON once all parts run.
+    #[arg(long)]
+    pub json: bool,
+    /// Folder of the binaries [default: that of this one].
+    #[arg(long, env = "SESEMI_BIN_DIR", value_name = "DIR")]
+    pub bin_dir: Option<PathBuf>,
+}
+
+/// What can be done with identities.
+#[derive(Debug, Subcommand)]
+pub enum IdentityCommand {
+    /// Make a new identity in a file that only you can read.
+    #[command(after_help = "Example:\n  sesemi identity new owner.identity")]
+    New {
+        /// The new file.
+        file: PathBuf,
+        /// Print JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Print the id of an identity.
+    #[command(after_help = "Example:\n  sesemi identity show owner.identity")]
+    Show {
+        /// The identity's file.
+        file: PathBuf,
+        /// Print JSON.
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+/// What can be done with models.
+#[derive(Debug, Subcommand)]
+pub enum ModelCommand {
+    /// Encrypt an ONNX model, upload it, and register its key.
+    #[command(
+        after_help = "Example:\n  sesemi model push models/breast-cancer/breast-cancer.onnx \\\n    \
+        --name breast-cancer --model-version 1 --identity owner.identity"
+    )]
+    Push(PushArgs),
+}
+
+/// Whose identity, and which stack.
+#[derive(Debug, Args)]
+pub struct Who {
+    /// Your identity's file.
+    #[arg(long, env = "SESEMI_IDENTITY", value_name = "FILE")]
+    pub identity: PathBuf,
+    /// The system to talk to.
+    #[command(flatten)]
+    pub connection: ConnectionArgs,
+    /// Print JSON.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Arguments of `model push`.
+#[derive(Debug, Args)]
+pub struct PushArgs {
+    /// The ONNX file, with all weights inside.
+    pub file: PathBuf,
+    /// The model's name: a-z, 0-9, '.', '_' and '-'.
+    #[arg(long)]
+    pub name: String,
+    /// The version, from 1. A version never changes; push the next one instead.
+    #[arg(long, default_value_t = 1)]
+    pub model_version: u32,
+    /// Who pushes, and where.
+    #[command(flatten)]
+    pub who: Who,
+}
+
+/// Arguments of `grant`.
+#[derive(Debug, Args)]
+pub struct GrantArgs {
+    /// The model, as OWNER/NAME@VERSION.
+    pub model: String,
+    /// The user's id.
+    pub user: String,
+    /// Code identity of the enclaves [default: SeMIRT's in the stack].
+    #[arg(long, value_name = "DIGEST")]
+    pub code: Option<String>,
+    /// Who grants, and where.
+    #[command(flatten)]
+    pub who: Who,
+}
+
+/// Arguments of `key`.
+#[derive(Debug, Args)]
+pub struct KeyArgs {
+    /// The model, as OWNER/NAME@VERSION.
+    pub model: String,
+    /// Code identity of the enclaves that may open your requests [default: SeMIRT's in the stack].
+    #[arg(long, value_name = "DIGEST")]
+    pub code: Option<String>,
+    /// Who deposits, and where.
+    #[command(flatten)]
+    pub who: Who,
+}
+
+/// Arguments of `infer`.
+#[derive(Debug, Args)]
+pub struct InferArgs {
+    /// The model, as OWNER/NAME@VERSION.
+    pub model: String,
+    /// A CSV file with a header; each row is one input. A column named `label` is left out and compared.
+    #[arg(long, value_name = "FILE")]
+    pub csv: PathBuf,
+    /// How many rows to send, each as a request of its own.
+    #[arg(long, default_value_t = 1)]
+    pub rows: usize,
+    /// Name of the model's input.
+    #[arg(long, default_value = "features")]
+    pub input: String,
+    /// Who asks, and where.
+    #[command(flatten)]
+    pub who: Who,
+}
+
+/// Arguments of `status`.
+#[derive(Debug, Args)]
+pub struct StatusArgs {
+    /// The system to talk to.
+    #[command(flatten)]
+    pub connection: ConnectionArgs,
+    /// Print JSON.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// Arguments of `measure`.
+#[derive(Debug, Args)]
+pub struct MeasureArgs {
+    /// The binary.
+    pub binary: PathBuf,
+    /// Root certificate (DER) of the simulated platform.
+    #[arg(long, env = "SESEMI_SIMULATED_ROOT", value_name = "FILE")]
+    pub simulated_root: PathBuf,
+    /// Folder of the binaries [default: that of this one].
+    #[arg(long, env = "SESEMI_BIN_DIR", value_name = "DIR")]
+    pub bin_dir: Option<PathBuf>,
+    /// Print JSON.
+    #[arg(long)]
+    pub json: bool,
+}

@@ -1,0 +1,242 @@
+//! The commands of owners and users, each a short use of the SDK.
+
+use std::sync::Arc;
+
+use anstream::println;
+use object_store::local::LocalFileSystem;
+use sesemi::{Client, Identity, ModelRef, ObjectStore, PrincipalId, Tensor};
+
+use crate::args::{
+    GrantArgs, IdentityCommand, InferArgs, KeyArgs, MeasureArgs, ModelCommand, PushArgs, StatusArgs,
+};
+use crate::connection::keep_seen;
+use crate::demo::data::parse_csv;
+use crate::error::{CliError, During as _, file};
+use crate::manifest::manifest_of_onnx;
+use crate::{stack, up};
+
+/// Longest model file that is pushed, in bytes.
+const MAX_MODEL: u64 = 8 * 1024 * 1024 * 1024;
+
+/// Prints a result for people or for machines.
+fn print(json: bool, value: &serde_json::Value, people: &str) {
+    if json {
+        println!("{value}");
+    } else {
+        println!("{people}");
+    }
+}
+
+/// `sesemi identity`.
+///
+/// # Errors
+/// [`CliError::Identity`].
+pub fn identity(command: IdentityCommand) -> Result<(), CliError> {
+    let (identity, path, json) = match command {
+        IdentityCommand::New { file, json } => {
+            let identity = Identity::generate().during("make an identity")?;
+            identity.save(&file)?;
+            (identity, file, json)
+        }
+        IdentityCommand::Show { file, json } => (Identity::load(&file)?, file, json),
+    };
+    let id = identity.id().to_string();
+    print(json, &serde_json::json!({"id": id, "file": path}), &id);
+    Ok(())
+}
+
+/// `sesemi model`.
+///
+/// # Errors
+/// [`CliError`].
+pub async fn model(command: ModelCommand) -> Result<(), CliError> {
+    let ModelCommand::Push(args) = command;
+    push(args).await
+}
+
+async fn push(args: PushArgs) -> Result<(), CliError> {
+    let length = std::fs::metadata(&args.file)
+        .map_err(file(&args.file))?
+        .len();
+    if length > MAX_MODEL {
+        return Err(CliError::Input(format!(
+            "{} is larger than 8 GiB",
+            args.file.display()
+        )));
+    }
+    let bytes = std::fs::read(&args.file).map_err(file(&args.file))?;
+    let manifest = manifest_of_onnx(&bytes)?;
+    let connection = args.who.connection.resolve()?;
+    let store: Arc<dyn ObjectStore> = Arc::new(
+        LocalFileSystem::new_with_prefix(connection.store()?).during("open the object store")?,
+    );
+    let mut client = connection.client(&args.who.identity).await?;
+    let model = client
+        .push_model(&store, &args.name, args.model_version, &manifest, &bytes)
+        .await
+        .during("push the model")?;
+    keep_seen(&args.who.identity, &client)?;
+    let described = |specs: &[sesemi::TensorSpec]| {
+        let all: Vec<String> = specs
+            .iter()
+            .map(|s| format!("{} {}", s.name, s.describe()))
+            .collect();
+        all.join(", ")
+    };
+    let people = format!(
+        "{model}\n  inputs:  {}\n  outputs: {}",
+        described(&manifest.inputs),
+        described(&manifest.outputs)
+    );
+    print(
+        args.who.json,
+        &serde_json::json!({"model": model.to_string()}),
+        &people,
+    );
+    Ok(())
+}
+
+/// `sesemi grant`.
+///
+/// # Errors
+/// [`CliError`].
+pub async fn grant(args: GrantArgs) -> Result<(), CliError> {
+    let model: ModelRef = args.model.parse().during("read the model's name")?;
+    let user: PrincipalId = args.user.parse().during("read the user's id")?;
+    let connection = args.who.connection.resolve()?;
+    let code = connection.code(args.code.as_deref())?;
+    let mut client = connection.client(&args.who.identity).await?;
+    if client.id() != model.model.owner {
+        return Err(CliError::Input(format!(
+            "this identity does not own {model}"
+        )));
+    }
+    let receipt = client
+        .grant(&model, user, code)
+        .await
+        .during("grant the model")?;
+    keep_seen(&args.who.identity, &client)?;
+    acknowledged(
+        args.who.json,
+        &format!("granted {model} to {user} in code {code}"),
+        receipt.state.sequence,
+    );
+    Ok(())
+}
+
+/// `sesemi key`.
+///
+/// # Errors
+/// [`CliError`].
+pub async fn key(args: KeyArgs) -> Result<(), CliError> {
+    let model: ModelRef = args.model.parse().during("read the model's name")?;
+    let connection = args.who.connection.resolve()?;
+    let code = connection.code(args.code.as_deref())?;
+    let mut client = connection.client(&args.who.identity).await?;
+    let receipt = client
+        .approve_code(&model, [code])
+        .await
+        .during("deposit the request key")?;
+    keep_seen(&args.who.identity, &client)?;
+    acknowledged(
+        args.who.json,
+        &format!("deposited a request key for {model} in code {code}"),
+        receipt.state.sequence,
+    );
+    Ok(())
+}
+
+fn acknowledged(json: bool, people: &str, sequence: u64) {
+    let value = serde_json::json!({"done": people, "log_entry": sequence});
+    print(json, &value, &format!("{people} (log entry {sequence})"));
+}
+
+/// `sesemi infer`.
+///
+/// # Errors
+/// [`CliError`].
+pub async fn infer(args: InferArgs) -> Result<(), CliError> {
+    let model: ModelRef = args.model.parse().during("read the model's name")?;
+    let text = std::fs::read_to_string(&args.csv).map_err(file(&args.csv))?;
+    let rows = parse_csv(&text)?;
+    let connection = args.who.connection.resolve()?;
+    let gateway = connection.gateway()?;
+    let client: Client = connection.client(&args.who.identity).await?;
+    for row in rows.iter().take(args.rows) {
+        let shape = [1, row.features.len() as u64];
+        let input = Tensor::fp32(&args.input, &shape, &row.features).during("make the input")?;
+        let inference = client
+            .infer(gateway, &model, &[input])
+            .await
+            .during("infer")?;
+        let outputs: serde_json::Map<String, serde_json::Value> = inference
+            .outputs
+            .iter()
+            .map(|output| (output.name.clone(), serde_json::json!(output.to_fp32())))
+            .collect();
+        let path = inference.report.path.as_str();
+        let value = serde_json::json!({"outputs": outputs, "path": path, "label": row.label});
+        let label = row
+            .label
+            .map_or(String::new(), |label| format!("   label {label}"));
+        print(
+            args.who.json,
+            &value,
+            &format!("{}   {path}{label}", serde_json::Value::from(outputs)),
+        );
+    }
+    keep_seen(&args.who.identity, &client)
+}
+
+/// `sesemi status`.
+///
+/// # Errors
+/// [`CliError`] if KeyService cannot be reached or is not the one that is trusted.
+pub async fn status(args: StatusArgs) -> Result<(), CliError> {
+    let connection = args.connection.resolve()?;
+    let identity = Identity::generate().during("make an identity")?;
+    let client =
+        Client::connect_unregistered(identity, connection.keyservice()?, connection.trust()?)
+            .await
+            .during("verify KeyService")?;
+    let service = client.service();
+    let claims = &service.claims;
+    let tee = if claims.simulated {
+        "simulated"
+    } else {
+        claims.identity.tee.as_str()
+    };
+    let value = serde_json::json!({
+        "keyservice": {
+            "service": service.identity.service_id().to_string(),
+            "code": claims.code.to_string(),
+            "tee": tee,
+            "log_entries": client.seen().sequence,
+        },
+    });
+    let people = format!(
+        "KeyService {}\n  evidence verifies, code {}\n  TEE: {tee}\n  log: {} entries",
+        service.identity.service_id(),
+        claims.code,
+        client.seen().sequence
+    );
+    print(args.json, &value, &people);
+    Ok(())
+}
+
+/// `sesemi measure`.
+///
+/// # Errors
+/// [`CliError::Stack`] if `simtee` cannot measure it.
+pub async fn measure(args: MeasureArgs) -> Result<(), CliError> {
+    let simtee = up::binaries(args.bin_dir)?.join("simtee");
+    let (identity, digest) = stack::measure(&simtee, &args.binary, &args.simulated_root).await?;
+    let value = serde_json::json!({
+        "code": digest.to_string(),
+        "tee": identity.tee.as_str(),
+        "simulated": true,
+        "trust_domain": identity.trust_domain.to_string(),
+    });
+    print(args.json, &value, &digest.to_string());
+    Ok(())
+}

@@ -1,0 +1,205 @@
+//! Which system a client command talks to: flags over environment over the `stack.toml` that `sesemi up` wrote.
+//!
+//! What a client has seen of KeyService's log is kept beside its identity file, so that a rollback is noticed by the next
+//! command too.
+
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+use serde::Deserialize;
+use sesemi::{Client, CodeIdentityDigest, Identity, ServiceId, Trust};
+use sesemi_process::settings::{SettingsError, read_file};
+use sesemi_process::trust::TrustSettings;
+
+use crate::error::{CliError, During as _, file};
+
+/// Arguments that say which system to talk to.
+#[derive(Debug, Args)]
+pub struct ConnectionArgs {
+    /// A TOML file with the settings below, as `sesemi up` writes it.
+    #[arg(long, env = "SESEMI_STACK", value_name = "FILE")]
+    stack: Option<PathBuf>,
+    #[command(flatten)]
+    settings: ConnectionSettings,
+    #[command(flatten)]
+    trust: TrustSettings,
+}
+
+/// The settings, all of which may come from the file.
+#[derive(Debug, Default, Clone, Args, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
+struct ConnectionSettings {
+    /// Address of KeyService.
+    #[arg(long, env = "SESEMI_KEYSERVICE", value_name = "ADDR")]
+    keyservice: Option<String>,
+    /// Code identity that KeyService must have.
+    #[arg(long, env = "SESEMI_KEYSERVICE_CODE", value_name = "DIGEST")]
+    keyservice_code: Option<String>,
+    /// Service id that KeyService must have.
+    #[arg(long, env = "SESEMI_KEYSERVICE_ID", value_name = "ID")]
+    keyservice_id: Option<String>,
+    /// Address of the gateway, as http://HOST:PORT.
+    #[arg(long, env = "SESEMI_GATEWAY", value_name = "URL")]
+    gateway: Option<String>,
+    /// Folder of the object store.
+    #[arg(long, env = "SESEMI_STORE", value_name = "DIR")]
+    store: Option<PathBuf>,
+    #[arg(skip)]
+    semirt_code: Option<String>,
+    #[arg(skip)]
+    admin: Option<String>,
+    #[arg(skip)]
+    simulated_root: Option<PathBuf>,
+    #[arg(skip)]
+    endorsements: Option<PathBuf>,
+}
+
+/// A resolved connection.
+#[derive(Debug, Clone)]
+pub struct Connection {
+    settings: ConnectionSettings,
+    trust: TrustSettings,
+}
+
+impl ConnectionArgs {
+    /// Merges flags and environment over the file.
+    ///
+    /// # Errors
+    /// [`SettingsError`], with the line at fault.
+    pub fn resolve(self) -> Result<Connection, SettingsError> {
+        let from_file: ConnectionSettings = read_file(self.stack.as_deref())?;
+        let set = self.settings;
+        let trust = self.trust.or(TrustSettings {
+            simulated_root: from_file.simulated_root,
+            endorsements: from_file.endorsements,
+        });
+        Ok(Connection {
+            trust,
+            settings: ConnectionSettings {
+                keyservice: set.keyservice.or(from_file.keyservice),
+                keyservice_code: set.keyservice_code.or(from_file.keyservice_code),
+                keyservice_id: set.keyservice_id.or(from_file.keyservice_id),
+                gateway: set.gateway.or(from_file.gateway),
+                store: set.store.or(from_file.store),
+                semirt_code: from_file.semirt_code,
+                ..ConnectionSettings::default()
+            },
+        })
+    }
+}
+
+impl Connection {
+    /// What to trust.
+    ///
+    /// # Errors
+    /// [`CliError`] if a setting is missing or malformed.
+    pub fn trust(&self) -> Result<Trust, CliError> {
+        let code = needed(self.settings.keyservice_code.as_deref(), "keyservice-code")?;
+        let service = match &self.settings.keyservice_id {
+            Some(id) => Some(parse::<ServiceId>(id, "keyservice-id")?),
+            None => None,
+        };
+        Ok(Trust {
+            verifier: self.trust.verifier()?,
+            keyservice_code: parse(code, "keyservice-code")?,
+            service,
+        })
+    }
+
+    /// Address of KeyService.
+    ///
+    /// # Errors
+    /// [`CliError`] if it is missing or malformed.
+    pub fn keyservice(&self) -> Result<std::net::SocketAddr, CliError> {
+        let text = needed(self.settings.keyservice.as_deref(), "keyservice")?;
+        text.parse()
+            .map_err(|_| CliError::Input(format!("'{text}' is not an address; write HOST:PORT")))
+    }
+
+    /// Address of the gateway.
+    ///
+    /// # Errors
+    /// [`SettingsError::Missing`].
+    pub fn gateway(&self) -> Result<&str, CliError> {
+        needed(self.settings.gateway.as_deref(), "gateway")
+    }
+
+    /// Folder of the object store.
+    ///
+    /// # Errors
+    /// [`SettingsError::Missing`].
+    pub fn store(&self) -> Result<&Path, CliError> {
+        let store = self.settings.store.as_deref();
+        Ok(store.ok_or(SettingsError::Missing("store"))?)
+    }
+
+    /// The code identity that was given, or SeMIRT's in the stack.
+    ///
+    /// # Errors
+    /// [`CliError`] if there is none or it is malformed.
+    pub fn code(&self, given: Option<&str>) -> Result<CodeIdentityDigest, CliError> {
+        let code = given.or(self.settings.semirt_code.as_deref());
+        parse(needed(code, "code")?, "code")
+    }
+
+    /// Connects as the identity in this file.
+    ///
+    /// # Errors
+    /// [`CliError`].
+    pub async fn client(&self, identity_file: &Path) -> Result<Client, CliError> {
+        let identity = Identity::load(identity_file)?;
+        let trust = self.trust()?;
+        let seen = match trust.service {
+            Some(service) => read_seen(&seen_file(identity_file, service))?,
+            None => 0,
+        };
+        Client::connect_having_seen(identity, self.keyservice()?, trust, seen)
+            .await
+            .during("connect to KeyService")
+    }
+}
+
+fn needed<'a>(value: Option<&'a str>, name: &'static str) -> Result<&'a str, CliError> {
+    Ok(value.ok_or(SettingsError::Missing(name))?)
+}
+
+fn parse<T: std::str::FromStr>(text: &str, name: &str) -> Result<T, CliError> {
+    text.parse().map_err(|_| {
+        CliError::Input(format!(
+            "{name} must be 64 hexadecimal digits, not '{text}'"
+        ))
+    })
+}
+
+/// One file for each identity and service.
+fn seen_file(identity_file: &Path, service: ServiceId) -> PathBuf {
+    let mut name = identity_file.as_os_str().to_owned();
+    name.push(format!(".{}.seen", service.short()));
+    PathBuf::from(name)
+}
+
+/// How far KeyService's log went when this identity last saw it; 0 if it never did.
+fn read_seen(path: &Path) -> Result<u64, CliError> {
+    match std::fs::read_to_string(path) {
+        Ok(text) => text.trim().parse().map_err(|_| {
+            CliError::Input(format!(
+                "{} does not hold a number; it shows a rollback of KeyService, so restore it if you can",
+                path.display()
+            ))
+        }),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(0),
+        Err(error) => Err(file(path)(error)),
+    }
+}
+
+/// Keeps how far KeyService's log goes.
+///
+/// # Errors
+/// [`CliError::File`].
+pub fn keep_seen(identity_file: &Path, client: &Client) -> Result<(), CliError> {
+    let path = seen_file(identity_file, client.seen().service);
+    let staged = path.with_extension("new");
+    std::fs::write(&staged, format!("{}\n", client.seen().sequence))
+        .and_then(|()| std::fs::rename(&staged, &path))
+        .map_err(file(path))
+}

@@ -1,0 +1,34 @@
+//! The `sesemi` binary: parse, run, and say in one sentence what went wrong.
+
+#![forbid(unsafe_code)]
+
+use std::process::ExitCode;
+
+use clap::Parser as _;
+use sesemi_cli::args::{Cli, Command};
+use sesemi_cli::error::CliError;
+use sesemi_cli::{commands, demo, up};
+use sesemi_process::lifecycle::exit_code;
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let runtime = match tokio::runtime::Runtime::new() {
+        Ok(runtime) => runtime,
+        Err(error) => return exit_code(Err(CliError::Process("the runtime", error))),
+    };
+    exit_code(runtime.block_on(run(cli.command)))
+}
+
+async fn run(command: Command) -> Result<(), CliError> {
+    match command {
+        Command::Demo(args) => demo::run(args).await,
+        Command::Up(args) => up::run(args).await,
+        Command::Identity { command } => commands::identity(command),
+        Command::Model { command } => commands::model(command).await,
+        Command::Grant(args) => commands::grant(args).await,
+        Command::Key(args) => commands::key(args).await,
+        Command::Infer(args) => commands::infer(args).await,
+        Command::Status(args) => commands::status(args).await,
+        Command::Measure(args) => commands::measure(args).await,
+    }
+}

@@ -1,0 +1,387 @@
+//! A whole SeSeMI on this machine, with a simulated TEE: the platform's state, KeyService, and FnPacker with the embedded
+//! serverless platform, which starts SeMIRT instances on demand.
+//!
+//! For development, tests and the demo. Everything listens on loopback and lives in one state folder.
+
+mod child;
+
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use sesemi::{CodeIdentity, CodeIdentityDigest, ServiceId, SgxMeasurement};
+use tokio::process::Command;
+
+pub use child::{Child, StackError};
+
+/// Longest that a part may take to start.
+const START: Duration = Duration::from_secs(60);
+/// Longest that a part may take to drain.
+const STOP: Duration = Duration::from_secs(20);
+
+/// How to run a stack.
+#[derive(Debug, Clone)]
+pub struct StackOptions {
+    /// Where the binaries are.
+    pub binaries: PathBuf,
+    /// Where all state lives.
+    pub state: PathBuf,
+    /// Port of KeyService; 0 picks a free one.
+    pub keyservice_port: u16,
+    /// Port of KeyService's health and metrics; 0 picks a free one.
+    pub admin_port: u16,
+    /// Port of the gateway; 0 picks a free one.
+    pub gateway_port: u16,
+    /// Function endpoints of the gateway's pool.
+    pub endpoints: u16,
+    /// Memory of the embedded platform, in MiB.
+    pub user_memory_mib: u32,
+    /// Idle instances end after this many seconds.
+    pub idle_timeout_secs: u32,
+    /// Whether the gateway writes down everything that the host sees of requests.
+    pub tap: bool,
+}
+
+impl StackOptions {
+    /// Two endpoints on free ports.
+    #[must_use]
+    pub fn new(binaries: PathBuf, state: PathBuf) -> Self {
+        Self {
+            binaries,
+            state,
+            keyservice_port: 0,
+            admin_port: 0,
+            gateway_port: 0,
+            endpoints: 2,
+            user_memory_mib: 2048,
+            idle_timeout_secs: 180,
+            tap: false,
+        }
+    }
+}
+
+/// What clients of a stack need to know. `sesemi up` writes it to `stack.toml`; all other commands read it.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub struct Facts {
+    /// Address of KeyService.
+    pub keyservice: String,
+    /// Its service id.
+    pub keyservice_id: String,
+    /// Its code identity.
+    pub keyservice_code: String,
+    /// Code identity of SeMIRT.
+    pub semirt_code: String,
+    /// Address of the gateway.
+    pub gateway: String,
+    /// Folder of the object store.
+    pub store: PathBuf,
+    /// KeyService's health and metrics.
+    pub admin: String,
+    /// Root certificate of the simulated platform.
+    pub simulated_root: PathBuf,
+    /// Endorsements of the simulated platform.
+    pub endorsements: PathBuf,
+}
+
+/// A running stack. Dropping it kills its processes; [`Stack::stop`] drains them.
+#[derive(Debug)]
+pub struct Stack {
+    /// What clients need to know.
+    pub facts: Facts,
+    options: StackOptions,
+    keyservice: Child,
+    gateway: Child,
+}
+
+/// Folders within the state folder.
+struct Layout<'a>(&'a Path);
+
+impl Layout<'_> {
+    fn platform(&self) -> PathBuf {
+        self.0.join("platform")
+    }
+    fn root(&self) -> PathBuf {
+        self.platform().join("public/root.der")
+    }
+    fn endorsements(&self) -> PathBuf {
+        self.platform().join("public/collateral.json")
+    }
+    fn keys(&self) -> PathBuf {
+        self.0.join("keyservice")
+    }
+    fn store(&self) -> PathBuf {
+        self.0.join("store")
+    }
+    fn logs(&self) -> PathBuf {
+        self.0.join("logs")
+    }
+    fn tap(&self) -> PathBuf {
+        self.0.join("tap")
+    }
+}
+
+/// What `simtee measure --json` says.
+#[derive(Deserialize)]
+struct Measured {
+    mr_enclave: String,
+    mr_signer: String,
+    isv_prod_id: u16,
+    isv_svn: u16,
+    config_id: String,
+}
+
+/// The code identity of a binary on the simulated platform with this root certificate, without starting it.
+///
+/// # Errors
+/// [`StackError`] if `simtee` or the root cannot be used.
+pub async fn measure(
+    simtee: &Path,
+    binary: &Path,
+    root: &Path,
+) -> Result<(CodeIdentity, CodeIdentityDigest), StackError> {
+    let output = child::output(
+        Command::new(simtee)
+            .arg("measure")
+            .arg(binary)
+            .arg("--json"),
+    )
+    .await?;
+    let measured: Measured =
+        serde_json::from_slice(&output).map_err(|_| StackError::Answer("simtee measure"))?;
+    let wrong = |_| StackError::Answer("simtee measure");
+    let mut config_id = [0; 64];
+    hex_into(&measured.config_id, &mut config_id)?;
+    let digest = |text: &str| text.parse::<ServiceId>().map(|id| id.0).map_err(wrong);
+    let measurement = SgxMeasurement {
+        mr_enclave: digest(&measured.mr_enclave)?,
+        mr_signer: digest(&measured.mr_signer)?,
+        isv_prod_id: measured.isv_prod_id,
+        isv_svn: measured.isv_svn,
+        config_id,
+    };
+    let root = std::fs::read(root).map_err(|e| StackError::File(root.to_owned(), e))?;
+    let anchor =
+        sesemi::TrustAnchor::simulated(root).map_err(|_| StackError::Answer("simtee init"))?;
+    let identity = CodeIdentity::sgx(anchor.domain(), &measurement);
+    let digest = identity
+        .digest()
+        .map_err(|_| StackError::Answer("simtee measure"))?;
+    Ok((identity, digest))
+}
+
+fn hex_into(text: &str, out: &mut [u8]) -> Result<(), StackError> {
+    let wrong = || StackError::Answer("simtee measure");
+    if text.len() != out.len() * 2 || !text.is_ascii() {
+        return Err(wrong());
+    }
+    for (byte, at) in out.iter_mut().zip((0..text.len()).step_by(2)) {
+        let pair = text.get(at..at + 2).ok_or_else(wrong)?;
+        *byte = u8::from_str_radix(pair, 16).map_err(|_| wrong())?;
+    }
+    Ok(())
+}
+
+impl Stack {
+    /// Starts a stack; `progress` is told what is being done.
+    ///
+    /// # Errors
+    /// [`StackError`], which names the part that did not start and where its log is.
+    pub async fn start(
+        options: StackOptions,
+        mut progress: impl FnMut(&str),
+    ) -> Result<Self, StackError> {
+        let layout = Layout(&options.state);
+        for folder in [layout.keys(), layout.store(), layout.logs()] {
+            std::fs::create_dir_all(&folder).map_err(|e| StackError::File(folder, e))?;
+        }
+        let simtee = options.binary("simtee")?;
+        progress("making a simulated TEE platform");
+        let init = Command::new(&simtee)
+            .arg("init")
+            .arg("--state")
+            .arg(layout.platform())
+            .output();
+        child::check(init.await, "simtee init")?;
+
+        progress("measuring the trusted binaries");
+        let (keyservice_binary, semirt_binary) = (
+            options.binary("sesemi-keyservice")?,
+            options.binary("sesemi-semirt")?,
+        );
+        let root = layout.root();
+        let (_, keyservice_code) = measure(&simtee, &keyservice_binary, &root).await?;
+        let (_, semirt_code) = measure(&simtee, &semirt_binary, &root).await?;
+
+        progress("starting KeyService");
+        let keyservice = options
+            .start_keyservice(options.keyservice_port, options.admin_port)
+            .await?;
+        let facts = Facts {
+            keyservice: keyservice.text("address")?,
+            keyservice_id: keyservice.text("service")?,
+            keyservice_code: keyservice_code.to_string(),
+            semirt_code: semirt_code.to_string(),
+            gateway: String::new(),
+            store: layout.store(),
+            admin: format!("http://{}", keyservice.text("admin")?),
+            simulated_root: root,
+            endorsements: layout.endorsements(),
+        };
+        progress("starting FnPacker and the embedded serverless platform");
+        let gateway = options.start_gateway(&facts, &semirt_binary).await?;
+        let facts = Facts {
+            gateway: format!("http://{}", gateway.text("address")?),
+            ..facts
+        };
+        Ok(Self {
+            facts,
+            options,
+            keyservice,
+            gateway,
+        })
+    }
+
+    /// Kills KeyService at once, as a crash would, and starts it again on the same state and ports.
+    ///
+    /// # Errors
+    /// [`StackError`] if it does not start again.
+    pub async fn crash_keyservice(&mut self) -> Result<(), StackError> {
+        let port = |address: String| address.rsplit(':').next().and_then(|p| p.parse().ok());
+        let unusable = || StackError::Answer("KeyService");
+        let listen = port(self.keyservice.text("address")?).ok_or_else(unusable)?;
+        let admin = port(self.keyservice.text("admin")?).ok_or_else(unusable)?;
+        self.keyservice.kill_announced().await?;
+        self.keyservice = self.options.start_keyservice(listen, admin).await?;
+        Ok(())
+    }
+
+    /// Where the stack's logs are.
+    #[must_use]
+    pub fn logs(&self) -> PathBuf {
+        Layout(&self.options.state).logs()
+    }
+
+    /// Where everything that the host saw of requests is, if it was asked to write it down.
+    #[must_use]
+    pub fn tap(&self) -> PathBuf {
+        Layout(&self.options.state).tap()
+    }
+
+    /// Process ids of the stack's own children, by name.
+    #[must_use]
+    pub fn processes(&self) -> Vec<(&'static str, u32)> {
+        [&self.keyservice, &self.gateway]
+            .into_iter()
+            .filter_map(|child| Some((child.name(), child.id()?)))
+            .collect()
+    }
+
+    /// Returns when a part ends by itself, with what is known about it.
+    pub async fn watch(&mut self) -> StackError {
+        tokio::select! {
+            error = self.keyservice.ended() => error,
+            error = self.gateway.ended() => error,
+        }
+    }
+
+    /// Drains and stops all parts: the gateway with its instances first, then KeyService.
+    ///
+    /// # Errors
+    /// [`StackError`] if a part had to be killed or ended with an error.
+    pub async fn stop(mut self) -> Result<(), StackError> {
+        let gateway = self.gateway.stop(STOP).await;
+        let keyservice = self.keyservice.stop(STOP).await;
+        gateway.and(keyservice)
+    }
+}
+
+impl StackOptions {
+    fn binary(&self, name: &str) -> Result<PathBuf, StackError> {
+        let path = self.binaries.join(name);
+        if path.is_file() {
+            Ok(path)
+        } else {
+            Err(StackError::NoBinary(path))
+        }
+    }
+
+    async fn start_keyservice(&self, port: u16, admin: u16) -> Result<Child, StackError> {
+        let layout = Layout(&self.state);
+        let mut command = Command::new(self.binary("simtee")?);
+        command
+            .args(["run", "--state"])
+            .arg(layout.platform())
+            .arg("--")
+            .arg(self.binary("sesemi-keyservice")?)
+            .args(["serve", "--listen", &format!("127.0.0.1:{port}")])
+            .args(["--admin-listen", &format!("127.0.0.1:{admin}"), "--state"])
+            .arg(layout.keys())
+            .arg("--simulated-root")
+            .arg(layout.root())
+            .arg("--endorsements")
+            .arg(layout.endorsements());
+        let log = layout.logs().join("keyservice.log");
+        Child::start("KeyService", command, &log, START).await
+    }
+
+    async fn start_gateway(&self, facts: &Facts, semirt: &Path) -> Result<Child, StackError> {
+        let layout = Layout(&self.state);
+        // The launcher is one flag that is split into words as a shell does, so its parts are quoted.
+        let launcher = format!(
+            "{} run --state {} --",
+            quoted(&self.binary("simtee")?),
+            quoted(&layout.platform())
+        );
+        let mut command = Command::new(self.binary("sesemi-fnpacker")?);
+        command
+            .args([
+                "serve",
+                "--listen",
+                &format!("127.0.0.1:{}", self.gateway_port),
+            ])
+            .args(["--launcher", &launcher, "--image"])
+            .arg(semirt)
+            .args(["--endpoints", &self.endpoints.to_string()])
+            .args(["--slots", "2", "--memory-mib", "512"])
+            .args(["--user-memory-mib", &self.user_memory_mib.to_string()])
+            .args(["--idle-timeout", &self.idle_timeout_secs.to_string()])
+            .args(["--image-env", "RTEN_NUM_THREADS=1", "--log-dir"])
+            .arg(layout.logs());
+        let paths = [
+            ("--store", &facts.store),
+            ("--simulated-root", &facts.simulated_root),
+            ("--endorsements", &facts.endorsements),
+        ];
+        let texts = [
+            ("--listen", "127.0.0.1:0"),
+            ("--keyservice", &facts.keyservice),
+            ("--keyservice-id", &facts.keyservice_id),
+            ("--keyservice-code", &facts.keyservice_code),
+        ];
+        let mut image_arg = |value: &std::ffi::OsStr| {
+            let mut arg = std::ffi::OsString::from("--image-arg=");
+            arg.push(value);
+            command.arg(arg);
+        };
+        image_arg("serve".as_ref());
+        for (flag, value) in texts {
+            image_arg(flag.as_ref());
+            image_arg(value.as_ref());
+        }
+        for (flag, value) in paths {
+            image_arg(flag.as_ref());
+            image_arg(value.as_os_str());
+        }
+        if self.tap {
+            command.arg("--tap").arg(layout.tap());
+        }
+        let log = layout.logs().join("fnpacker.log");
+        Child::start("FnPacker", command, &log, START).await
+    }
+}
+
+/// A path as one word for a shell.
+fn quoted(path: &Path) -> String {
+    format!("'{}'", path.display().to_string().replace('\'', "'\\''"))
+}

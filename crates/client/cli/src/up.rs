@@ -1,0 +1,116 @@
+//! `sesemi up`: a local stack in the foreground, on fixed ports, until Ctrl-C.
+
+use std::path::PathBuf;
+
+use anstream::{eprintln, println};
+
+use crate::args::UpArgs;
+use crate::error::{CliError, file};
+use crate::stack::{Facts, Stack, StackOptions};
+
+/// Runs the stack until Ctrl-C or SIGTERM, or until a part of it ends.
+///
+/// # Errors
+/// [`CliError::Stack`] if a part does not start, ends by itself, or does not stop.
+pub async fn run(args: UpArgs) -> Result<(), CliError> {
+    let state = std::path::absolute(&args.state).map_err(file(&args.state))?;
+    let options = StackOptions {
+        keyservice_port: args.keyservice_port,
+        admin_port: args.admin_port,
+        gateway_port: args.gateway_port,
+        endpoints: args.endpoints,
+        user_memory_mib: args.user_memory_mib,
+        idle_timeout_secs: args.idle_timeout,
+        tap: args.tap,
+        ..StackOptions::new(binaries(args.bin_dir)?, state.clone())
+    };
+    let stack = tokio::select! {
+        stack = Stack::start(options, |step| eprintln!("{step} ...")) => stack?,
+        stopped = stop_signal() => return stopped,
+    };
+    let path = state.join("stack.toml");
+    std::fs::write(&path, facts_as_toml(&stack.facts)?).map_err(file(&path))?;
+    if args.json {
+        println!(
+            "{}",
+            serde_json::json!({"stack": path, "facts": stack.facts})
+        );
+    } else {
+        println!("{}", describe(&stack.facts, &path));
+    }
+    keep_running(stack).await
+}
+
+/// Waits for Ctrl-C or a part that ends, then stops everything.
+///
+/// # Errors
+/// [`CliError::Stack`].
+pub async fn keep_running(mut stack: Stack) -> Result<(), CliError> {
+    let ended = tokio::select! {
+        error = stack.watch() => Err(error.into()),
+        stopped = stop_signal() => stopped,
+    };
+    eprintln!("stopping ...");
+    let stopped = stack.stop().await;
+    match ended {
+        Err(CliError::Interrupted) => Ok(stopped?),
+        other => other,
+    }
+}
+
+/// Returns [`CliError::Interrupted`] at Ctrl-C or SIGTERM.
+///
+/// # Errors
+/// Always.
+pub async fn stop_signal() -> Result<(), CliError> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let mut term = signal(SignalKind::terminate()).map_err(|e| CliError::Process("signals", e))?;
+    tokio::select! {
+        _ = term.recv() => {}
+        pressed = tokio::signal::ctrl_c() => pressed.map_err(|e| CliError::Process("signals", e))?,
+    }
+    Err(CliError::Interrupted)
+}
+
+/// The folder of the binaries: the given one, or that of this binary.
+///
+/// # Errors
+/// [`CliError::Process`] if this binary's place is unknown.
+pub fn binaries(given: Option<PathBuf>) -> Result<PathBuf, CliError> {
+    if let Some(folder) = given {
+        return Ok(folder);
+    }
+    let own = std::env::current_exe().map_err(|e| CliError::Process("this binary's path", e))?;
+    Ok(own.parent().map(PathBuf::from).unwrap_or_default())
+}
+
+/// The facts as the settings file of the other commands.
+///
+/// # Errors
+/// [`CliError::Input`] if a path cannot be written as TOML.
+pub fn facts_as_toml(facts: &Facts) -> Result<String, CliError> {
+    toml::to_string(facts)
+        .map(|text| {
+            format!("# Written by `sesemi up`. Simulated TEE: it protects nothing.\n{text}")
+        })
+        .map_err(|e| CliError::Input(format!("the stack's facts cannot be written: {e}")))
+}
+
+/// How to talk to a running stack.
+#[must_use]
+pub fn describe(facts: &Facts, stack: &std::path::Path) -> String {
+    format!(
+        "The stack is running with a SIMULATED TEE, which protects nothing. Stop it with Ctrl-C.\n\n  \
+         KeyService   {}   service {}\n  gateway      {}\n  health       {}/health/ready\n\n\
+         In another terminal:\n  \
+         export SESEMI_STACK={}\n  \
+         sesemi identity new owner.identity\n  \
+         sesemi model push MODEL.onnx --name my-model --identity owner.identity\n  \
+         sesemi status",
+        facts.keyservice,
+        facts.keyservice_id,
+        facts.gateway,
+        facts.admin,
+        stack.display()
+    )
+}

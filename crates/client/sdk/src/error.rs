@@ -1,0 +1,85 @@
+//! What can go wrong for a client, with what to do about it.
+
+use sesemi_attest::channel::ChannelError;
+use sesemi_protocol::envelope::EnvelopeError;
+use sesemi_protocol::id::IdError;
+use sesemi_protocol::identity::IdentityError;
+use sesemi_protocol::package::PackageError;
+use sesemi_protocol::receipt::SignedError;
+use sesemi_protocol::tensor::TensorError;
+use sesemi_protocol::{EntropyError, Refusal, ServiceId};
+
+/// Why a client did not get what it asked for.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// KeyService cannot be reached, or what answered is not a KeyService that this client trusts. Nothing was sent.
+    #[error("no attested channel to KeyService")]
+    Channel(#[from] ChannelError),
+    /// KeyService, SeMIRT or the gateway refused.
+    #[error("refused: {0}")]
+    Refused(Refusal),
+    /// KeyService is behind a state that this client holds a receipt for.
+    #[error(
+        "KeyService {service} has {found} log entries, but this client has seen {seen}: its state was rolled back or forked; do not use it"
+    )]
+    Stale {
+        /// The service.
+        service: ServiceId,
+        /// What it says it has.
+        found: u64,
+        /// What the client has a receipt for.
+        seen: u64,
+    },
+    /// KeyService answered something else than was asked for.
+    #[error("KeyService broke the protocol: {0}")]
+    Protocol(&'static str),
+    /// A command or receipt is not what it should be.
+    #[error("a signed message cannot be used")]
+    Signed(#[from] SignedError),
+    /// A request cannot be sealed, or a response does not open.
+    #[error("the response cannot be trusted, or the request cannot be sealed")]
+    Envelope(#[from] EnvelopeError),
+    /// A model package cannot be made.
+    #[error("the model package cannot be made")]
+    Package(#[from] PackageError),
+    /// The object store failed.
+    #[error("the object store failed")]
+    Store(#[from] object_store::Error),
+    /// The gateway's address cannot be used.
+    #[error("'{0}' is not an address of a gateway; write http://HOST:PORT")]
+    GatewayAddress(String),
+    /// The gateway cannot be reached.
+    #[error("the gateway cannot be reached")]
+    Gateway(#[source] Box<dyn std::error::Error + Send + Sync>),
+    /// The gateway answered with something that is neither a response nor a refusal.
+    #[error("the gateway answered {status}: {message}")]
+    GatewayAnswer {
+        /// HTTP status.
+        status: u16,
+        /// The gateway's own code, if it gave one.
+        code: Option<String>,
+        /// What it said.
+        message: String,
+    },
+    /// The gateway did not answer in time.
+    #[error("the gateway did not answer within {0} seconds")]
+    TimedOut(u64),
+    /// A tensor is inconsistent.
+    #[error(transparent)]
+    Tensor(#[from] TensorError),
+    /// A name, version or id is not one.
+    #[error(transparent)]
+    Id(#[from] IdError),
+    /// An address does not parse.
+    #[error("not an address (HOST:PORT)")]
+    Address(#[from] std::net::AddrParseError),
+    /// An identity cannot be made.
+    #[error(transparent)]
+    Identity(#[from] IdentityError),
+    /// Keys cannot be derived.
+    #[error(transparent)]
+    Derive(#[from] sesemi_protocol::kdf::DeriveError),
+    /// There is no randomness.
+    #[error(transparent)]
+    Entropy(#[from] EntropyError),
+}

@@ -1,0 +1,46 @@
+//! SeSeMI for model owners and model users.
+//!
+//! A [`Client`] is one principal: it verifies KeyService's evidence before it sends anything, signs its commands, keeps the
+//! newest receipt, and seals its requests so that only the approved code can open them.
+//!
+//! ```no_run
+//! # async fn example(trust: sesemi::Trust, store: std::sync::Arc<dyn sesemi::ObjectStore>, manifest: sesemi::Manifest,
+//! #   onnx: Vec<u8>, user: sesemi::PrincipalId, semirt: sesemi::CodeIdentityDigest, row: [f32; 30]) -> Result<(), sesemi::Error> {
+//! use sesemi::{Client, Identity, Tensor};
+//! // The model owner:
+//! let mut owner = Client::connect(Identity::generate()?, "127.0.0.1:7400".parse()?, trust.clone()).await?;
+//! let model = owner.push_model(&store, "breast-cancer", 1, &manifest, &onnx).await?;
+//! owner.grant(&model, user, semirt).await?;
+//! // The model user:
+//! let mut user = Client::connect(Identity::generate()?, "127.0.0.1:7400".parse()?, trust).await?;
+//! user.approve_code(&model, [semirt]).await?;
+//! let input = Tensor::fp32("features", &[1, 30], &row)?;
+//! let outputs = user.infer("http://127.0.0.1:7402", &model, &[input]).await?.outputs;
+//! # Ok(()) }
+//! ```
+
+#![forbid(unsafe_code)]
+
+mod client;
+mod error;
+mod gateway;
+mod identity;
+
+pub use client::{Client, Inference, Trust};
+pub use error::Error;
+pub use gateway::Gateway;
+pub use identity::{Identity, IdentityFileError};
+
+pub use object_store::ObjectStore;
+pub use sesemi_attest::code_identity::SgxMeasurement;
+pub use sesemi_attest::{
+    AppraisalPolicy, Claims, CodeIdentity, Endorsements, EvidenceVerifier, TrustAnchor,
+};
+pub use sesemi_protocol::envelope::{Path, Report, Steps};
+pub use sesemi_protocol::package::{Dimension, Manifest, ModelFormat, TensorSpec, object_path};
+pub use sesemi_protocol::receipt::StatePoint;
+pub use sesemi_protocol::tensor::{DataType, Tensor};
+pub use sesemi_protocol::{
+    CodeIdentityDigest, ModelName, ModelRef, ModelVersion, PrincipalId, Refusal, RefusalCode,
+    ServiceId,
+};

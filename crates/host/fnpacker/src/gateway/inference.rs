@@ -1,0 +1,183 @@
+//! One inference request: read it whole, wait for a slot, pass it on, pass the answer back. The body is never looked at.
+
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
+use hyper::body::{Body as _, Incoming};
+use hyper::header::{CONTENT_TYPE, HeaderMap, HeaderValue};
+use hyper::{Request, Response, StatusCode};
+use sesemi_platform::{Activation, Invocation, Platform, PlatformError};
+use tokio::time::timeout_at;
+use tracing::{Instrument, field};
+
+use super::Shared;
+use super::failure::Failure;
+use super::routes::Answer;
+use crate::metrics::Metrics;
+use crate::trace::TraceParent;
+use crate::{HttpConfig, ModelKey};
+
+const MODEL: &str = "sesemi-model";
+const TIMEOUT_MS: &str = "sesemi-timeout-ms";
+const ACTIVATION: &str = "sesemi-activation";
+const WAIT_MS: &str = "sesemi-wait-ms";
+const INIT_MS: &str = "sesemi-init-ms";
+
+/// Counts how a request ended, also if its client left and nobody answers any more.
+struct Tally<'a> {
+    metrics: &'a Metrics,
+    outcome: &'static str,
+}
+
+impl Drop for Tally<'_> {
+    fn drop(&mut self) {
+        self.metrics.ended(self.outcome);
+    }
+}
+
+pub(super) async fn answer<P: Platform>(shared: &Shared<P>, request: Request<Incoming>) -> Answer {
+    let span = tracing::info_span!("infer", trace_id = field::Empty, parent_id = field::Empty);
+    if let Some(trace) = TraceParent::of(request.headers()) {
+        span.record("trace_id", trace.trace_id)
+            .record("parent_id", trace.parent_id);
+    }
+    let mut tally = Tally {
+        metrics: &shared.metrics,
+        outcome: "abandoned",
+    };
+    async {
+        // Counted before the look at the flag: a drain that was announced waits for whoever did not see it.
+        let _counted = shared.requests.token();
+        let began = Instant::now();
+        let outcome = infer(shared, request, began).await;
+        let answer = match outcome {
+            Ok(answer) => {
+                tally.outcome = "answered";
+                tracing::info!(status = answer.status().as_u16(), took = ?began.elapsed(), "answered");
+                answer
+            }
+            Err(failure) => {
+                tally.outcome = failure.code();
+                tracing::info!(code = failure.code(), error = %failure, took = ?began.elapsed(), "failed");
+                failure.answer()
+            }
+        };
+        drop(tally);
+        answer
+    }
+    .instrument(span)
+    .await
+}
+
+async fn infer<P: Platform>(
+    shared: &Shared<P>,
+    request: Request<Incoming>,
+    began: Instant,
+) -> Result<Answer, Failure> {
+    if shared.draining.load(Ordering::SeqCst) {
+        return Err(Failure::ShuttingDown);
+    }
+    let model = model(request.headers())?;
+    let deadline = began + patience(request.headers(), &shared.http)?;
+    let body = read(request.into_body(), shared.http.max_body_bytes, deadline).await?;
+    let arrived = Instant::now();
+    let reservation = shared.pool.reserve(&model, deadline).await?;
+    let waited = arrived.elapsed();
+    let invocation = Invocation { body, deadline };
+    let activation = match shared
+        .platform
+        .invoke(reservation.action(), invocation)
+        .await
+    {
+        Ok(activation) => activation,
+        Err(error) => {
+            if matches!(
+                error,
+                PlatformError::InstanceFailed { .. } | PlatformError::StartFailed { .. }
+            ) {
+                reservation.instance_lost();
+            }
+            return Err(error.into());
+        }
+    };
+    // Only a request that was really served tells how fast requests are.
+    if (200..300).contains(&activation.status) {
+        reservation.served();
+    } else {
+        drop(reservation);
+    }
+    shared
+        .metrics
+        .answered(began.elapsed(), activation.init_time.is_some());
+    pass_back(activation, waited)
+}
+
+fn pass_back(activation: Activation, waited: Duration) -> Result<Answer, Failure> {
+    let status = StatusCode::from_u16(activation.status)
+        .ok()
+        .filter(|status| !status.is_informational());
+    let mut answer = Response::new(Full::new(activation.body));
+    *answer.status_mut() = status.ok_or(Failure::BadStatus)?;
+    let headers = answer.headers_mut();
+    let content_type = activation
+        .content_type
+        .and_then(|text| HeaderValue::try_from(text).ok());
+    headers.extend(content_type.map(|value| (CONTENT_TYPE, value)));
+    let id = HeaderValue::try_from(activation.id.to_string()).ok();
+    headers.extend(id.map(|id| (hyper::header::HeaderName::from_static(ACTIVATION), id)));
+    headers.insert(WAIT_MS, millis(waited + activation.wait_time));
+    if let Some(init_time) = activation.init_time {
+        headers.insert(INIT_MS, millis(init_time));
+    }
+    Ok(answer)
+}
+
+fn millis(time: Duration) -> HeaderValue {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX).into()
+}
+
+/// The value of a header that is given once.
+fn single<'a>(headers: &'a HeaderMap, name: &str) -> Result<Option<&'a HeaderValue>, ()> {
+    let mut values = headers.get_all(name).iter();
+    match (values.next(), values.next()) {
+        (value, None) => Ok(value),
+        _ => Err(()),
+    }
+}
+
+fn model(headers: &HeaderMap) -> Result<ModelKey, Failure> {
+    let value = single(headers, MODEL)
+        .ok()
+        .flatten()
+        .ok_or(Failure::BadModel)?;
+    ModelKey::new(value.as_bytes()).map_err(|_| Failure::BadModel)
+}
+
+fn patience(headers: &HeaderMap, http: &HttpConfig) -> Result<Duration, Failure> {
+    let Some(value) = single(headers, TIMEOUT_MS).map_err(|()| Failure::BadTimeout)? else {
+        return Ok(http.default_timeout);
+    };
+    let digits = value
+        .to_str()
+        .ok()
+        .filter(|text| text.bytes().all(|c| c.is_ascii_digit()));
+    let millis = digits
+        .and_then(|text| text.parse().ok())
+        .filter(|millis| *millis > 0);
+    Ok(Duration::from_millis(millis.ok_or(Failure::BadTimeout)?).min(http.max_timeout))
+}
+
+/// Reads a body of at most `limit` bytes. One that is announced as larger is not read at all.
+async fn read(body: Incoming, limit: usize, deadline: Instant) -> Result<Bytes, Failure> {
+    if body.size_hint().lower() > limit as u64 {
+        return Err(Failure::BodyTooLarge(limit));
+    }
+    match timeout_at(deadline.into(), Limited::new(body, limit).collect()).await {
+        Ok(Ok(collected)) => Ok(collected.to_bytes()),
+        Ok(Err(error)) if error.is::<LengthLimitError>() => Err(Failure::BodyTooLarge(limit)),
+        Ok(Err(_)) => Err(Failure::BodyBroken),
+        Err(_) => Err(Failure::BodyTooSlow),
+    }
+}

@@ -1,0 +1,31 @@
+//! FnPacker: packs many models onto few function endpoints.
+//!
+//! A pool of endpoints (actions of a serverless platform) serves any model; a request goes to the endpoint where it costs
+//! least, which is one that has its model loaded. FnPacker is an ordinary client of the platform and an untrusted party:
+//! it sees ciphertext, an opaque model key, sizes and timing, and never decodes a body.
+//!
+//! - [`placement`]: which endpoint, a pure function;
+//! - [`queue`]: who waits when no slot is free, bounded and with deadlines;
+//! - [`pool`]: the two together, with guards that give each slot back;
+//! - [`gateway`]: HTTP in front of it;
+//! - [`config`] and [`settings`]: what it is told, and where that may be written.
+#![forbid(unsafe_code)]
+// Host code counts slots and milliseconds; an overflow is a bug, and costs availability only.
+#![allow(clippy::arithmetic_side_effects)]
+
+pub mod config;
+pub mod gateway;
+mod metrics;
+mod model;
+pub mod placement;
+pub mod pool;
+pub mod queue;
+mod serve;
+pub mod settings;
+mod stall;
+mod trace;
+
+pub use config::{Config, ConfigError, HttpConfig, PoolConfig};
+pub use gateway::Gateway;
+pub use model::{InvalidModelKey, ModelKey};
+pub use serve::{ServeError, serve, serve_local};

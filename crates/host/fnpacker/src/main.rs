@@ -1,0 +1,125 @@
+//! The `sesemi-fnpacker` program: flags to configuration, signals to shutdown, and nothing else.
+#![forbid(unsafe_code)]
+
+use std::io::Write;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use sesemi_fnpacker::settings::{Settings, SettingsError};
+use sesemi_fnpacker::{Config, serve_local};
+use tokio::signal::unix::{SignalKind, signal};
+use tracing_subscriber::EnvFilter;
+
+const EXAMPLES: &str = "\
+Examples:
+  Two endpoints of 512 MiB on a simulated TEE, on a port of the system's choice:
+    sesemi-fnpacker serve --listen 127.0.0.1:0 --log-dir logs \\
+        --launcher 'simtee run --state simtee --' --image target/release/sesemi-semirt
+
+  Eight endpoints that share memory for four, configured by a file, one value overridden:
+    sesemi-fnpacker serve --config fnpacker.toml --user-memory-mib 2048
+
+  The same file's keys are the flags' names:
+    image = \"/usr/bin/sesemi-semirt\"
+    image-arg = [\"--store\", \"file:///srv/models\"]
+    image-env = { SESEMI_LOG = \"info\" }
+    endpoints = 8
+    log-dir = \"/var/log/sesemi\"
+
+A request:
+  curl --data-binary @request.cose -H 'sesemi-model: my-model' http://127.0.0.1:8080/v1/infer
+
+Flags win over environment variables, which win over the file. SESEMI_LOG filters the log on stderr (default: info).";
+
+/// Packs many models onto a pool of function endpoints. Sees ciphertext only.
+#[derive(Parser)]
+#[command(name = "sesemi-fnpacker", version)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Runs the gateway with the embedded serverless platform behind it
+    #[command(after_help = EXAMPLES)]
+    Serve {
+        /// TOML file with any of the settings below
+        #[arg(long, value_name = "FILE", env = "SESEMI_FNPACKER_CONFIG")]
+        config: Option<PathBuf>,
+        #[command(flatten)]
+        settings: Box<Settings>,
+    },
+}
+
+fn main() -> ExitCode {
+    let Command::Serve {
+        config: file,
+        settings,
+    } = Cli::parse().command;
+    let config = match configure(file, *settings) {
+        Ok(config) => config,
+        Err(error) => {
+            eprintln!("error: {error}");
+            return ExitCode::from(2);
+        }
+    };
+    let filter = EnvFilter::try_from_env("SESEMI_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
+    tracing_subscriber::fmt()
+        .json()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .init();
+    match run(config) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(Failed { error, hint }) => {
+            tracing::error!(error, hint, "the gateway does not run");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn configure(file: Option<PathBuf>, settings: Settings) -> Result<Config, SettingsError> {
+    let settings = match file {
+        Some(file) => settings.over(Settings::read(&file)?),
+        None => settings,
+    };
+    Ok(settings.into_config()?)
+}
+
+struct Failed {
+    error: String,
+    hint: &'static str,
+}
+
+fn run(config: Config) -> Result<(), Failed> {
+    let system = |error: std::io::Error| Failed {
+        error: error.to_string(),
+        hint: "the system refused a resource",
+    };
+    let runtime = tokio::runtime::Runtime::new().map_err(system)?;
+    runtime.block_on(async {
+        let mut terminate = signal(SignalKind::terminate()).map_err(system)?;
+        let mut interrupt = signal(SignalKind::interrupt()).map_err(system)?;
+        let shutdown = async {
+            tokio::select! {
+                _ = terminate.recv() => {}
+                _ = interrupt.recv() => {}
+            }
+        };
+        let served = serve_local(config, announce, shutdown).await;
+        served.map_err(|error| Failed {
+            hint: error.hint(),
+            error: error.to_string(),
+        })
+    })
+}
+
+/// One line on stdout for whoever started this. If nobody reads it, that is no reason to stop.
+fn announce(address: SocketAddr) {
+    let line = serde_json::json!({"event": "listening", "address": address.to_string()});
+    let mut stdout = std::io::stdout().lock();
+    let _ = writeln!(stdout, "{line}").and_then(|()| stdout.flush());
+}

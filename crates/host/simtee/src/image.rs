@@ -1,0 +1,164 @@
+//! A program as it will run: copied into a memory file, sealed against change, and hashed after that.
+//!
+//! Hashing the file on disk and then starting it would leave a moment in between in which it can be exchanged. Here
+//! the bytes that are hashed are the bytes that run, whatever happens to the file.
+
+use std::fs::File;
+use std::io::{ErrorKind, Read};
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+
+use ring::digest;
+use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, memfd_create};
+
+use crate::elf::{self, ReadAt};
+use crate::measurement::sha256_array;
+use crate::{Measurement, SimteeError};
+
+/// The largest program that is copied into memory.
+pub const MAX_IMAGE_BYTES: u64 = 1024 * 1024 * 1024;
+
+/// The name under which the memory file appears in `/proc`.
+const MEMORY_FILE_NAME: &str = "simtee-enclave";
+
+/// A measured program, ready to be launched any number of times.
+#[derive(Debug)]
+pub struct Image {
+    pub(crate) sealed: File,
+    pub(crate) path: PathBuf,
+    measurement: Measurement,
+    interpreter: Option<String>,
+}
+
+impl Image {
+    /// Copies, seals and measures the program at `path`.
+    pub fn load(path: &Path) -> Result<Self, SimteeError> {
+        let sealed = sealed_copy(path)?;
+        let interpreter =
+            elf::interpreter(&Sealed(&sealed)).map_err(|reason| SimteeError::NotAnEnclave {
+                path: path.to_owned(),
+                reason,
+            })?;
+        let mr_enclave =
+            hash(&sealed).map_err(SimteeError::io("measure the sealed copy of", path))?;
+        Ok(Self {
+            sealed,
+            path: path.to_owned(),
+            measurement: Measurement::with_mr_enclave(mr_enclave),
+            interpreter,
+        })
+    }
+
+    /// The measurement of the sealed bytes.
+    pub fn measurement(&self) -> &Measurement {
+        &self.measurement
+    }
+
+    /// The interpreter (dynamic linker) that the program asks for. It is **not measured**, nor are the libraries that
+    /// it loads: a program that has one can run other code under the same measurement.
+    pub fn interpreter(&self) -> Option<&str> {
+        self.interpreter.as_deref()
+    }
+}
+
+fn sealed_copy(path: &Path) -> Result<File, SimteeError> {
+    let file = File::open(path).map_err(SimteeError::io("open", path))?;
+    let metadata = file
+        .metadata()
+        .map_err(SimteeError::io("read the size of", path))?;
+    if !metadata.is_file() {
+        return Err(SimteeError::NotAnEnclave {
+            path: path.to_owned(),
+            reason: "it is not a regular file",
+        });
+    }
+    let too_large = || SimteeError::ImageTooLarge {
+        path: path.to_owned(),
+        limit: MAX_IMAGE_BYTES,
+    };
+    if metadata.len() > MAX_IMAGE_BYTES {
+        return Err(too_large());
+    }
+    let mut memory =
+        memory_file().map_err(|e| SimteeError::io("create a memory file for", path)(e.into()))?;
+    // The file may grow while it is copied; what counts is what arrived.
+    let copied = std::io::copy(&mut file.take(MAX_IMAGE_BYTES + 1), &mut memory)
+        .map_err(SimteeError::io("copy into memory", path))?;
+    if copied > MAX_IMAGE_BYTES {
+        return Err(too_large());
+    }
+    fcntl_add_seals(
+        &memory,
+        SealFlags::WRITE | SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL,
+    )
+    .map_err(|e| SimteeError::io("seal the copy of", path)(e.into()))?;
+    Ok(memory)
+}
+
+fn memory_file() -> rustix::io::Result<File> {
+    let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
+    // Since Linux 6.3 a system may be configured to make memory files not executable unless asked; older kernels do
+    // not know the question.
+    match memfd_create(MEMORY_FILE_NAME, flags | MemfdFlags::EXEC) {
+        Err(rustix::io::Errno::INVAL) => memfd_create(MEMORY_FILE_NAME, flags),
+        created => created,
+    }
+    .map(File::from)
+}
+
+fn hash(sealed: &File) -> std::io::Result<[u8; 32]> {
+    let mut context = digest::Context::new(&digest::SHA256);
+    let mut buffer = vec![0; 256 * 1024];
+    let mut offset = 0u64;
+    loop {
+        match sealed.read_at(&mut buffer, offset) {
+            Ok(0) => return Ok(sha256_array(&context.finish())),
+            Ok(read) => {
+                context.update(buffer.get(..read).unwrap_or_default());
+                offset = offset.saturating_add(read as u64);
+            }
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+struct Sealed<'a>(&'a File);
+
+impl ReadAt for Sealed<'_> {
+    fn fill(&self, offset: u64, buffer: &mut [u8]) -> Option<()> {
+        self.0.read_exact_at(buffer, offset).ok()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sealed_bytes_cannot_be_changed_nor_the_seal_removed() {
+        let image = Image::load(&std::env::current_exe().unwrap()).unwrap();
+        assert!(image.sealed.write_at(b"x", 0).is_err());
+        assert!(image.sealed.set_len(0).is_err());
+        assert!(image.sealed.set_len(1 << 32).is_err());
+        assert!(fcntl_add_seals(&image.sealed, SealFlags::FUTURE_WRITE).is_err());
+    }
+
+    #[test]
+    fn the_measurement_is_the_one_of_the_file() {
+        let path = std::env::current_exe().unwrap();
+        let image = Image::load(&path).unwrap();
+        assert_eq!(
+            image.measurement(),
+            &Measurement::of_elf(&std::fs::read(&path).unwrap())
+        );
+    }
+
+    #[test]
+    fn a_directory_is_not_a_program() {
+        assert!(matches!(
+            Image::load(Path::new("/")),
+            Err(SimteeError::NotAnEnclave { .. })
+        ));
+    }
+}

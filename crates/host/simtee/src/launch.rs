@@ -1,0 +1,174 @@
+//! Starting a measured program, and what can be done with it while it runs.
+//!
+//! The program gets the [`device`](crate::device) socket as its standard input, so that it finds it without being told a
+//! number; its standard output and error are the launcher's. It runs in a process group of its own, so that a Ctrl-C at
+//! the terminal reaches it once, through the launcher, and not twice.
+
+use std::ffi::OsStr;
+use std::io;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::net::UnixStream;
+use std::os::unix::process::CommandExt;
+use std::process::{Child, Command, ExitStatus};
+use std::sync::Arc;
+use std::thread::JoinHandle;
+
+use rustix::process::{Pid, PidfdFlags, Signal, getpid, getppid, pidfd_open, pidfd_send_signal};
+
+use crate::device::{self, DeviceError};
+use crate::{Image, Machine, Measurement, SimteeError};
+
+/// A running simulated enclave. Dropping it kills it.
+#[derive(Debug)]
+pub struct Enclave {
+    child: Child,
+    signaller: Signaller,
+    measurement: Measurement,
+    device: Option<JoinHandle<Result<(), DeviceError>>>,
+}
+
+/// Sends signals to an enclave from any thread. It names the process, not its number, so that a signal that comes too
+/// late reaches nobody else.
+#[derive(Debug)]
+pub struct Signaller {
+    process: OwnedFd,
+}
+
+/// A request to stop.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum StopSignal {
+    /// SIGTERM.
+    Terminate,
+    /// SIGINT.
+    Interrupt,
+}
+
+impl Image {
+    /// Starts the sealed program with these arguments and serves it the device on a thread of its own.
+    ///
+    /// The kernel kills the enclave when the **thread** that calls this ends, which includes the end of the process,
+    /// however it comes about. Call it from a thread that outlives the enclave.
+    pub fn launch<A: AsRef<OsStr>>(
+        &self,
+        machine: Arc<Machine>,
+        arguments: impl IntoIterator<Item = A>,
+    ) -> Result<Enclave, SimteeError> {
+        let failed = |source| SimteeError::Launch {
+            path: self.path.clone(),
+            source,
+        };
+        let (host, enclave) = UnixStream::pair().map_err(failed)?;
+        let mut command = Command::new(format!("/proc/self/fd/{}", self.sealed.as_raw_fd()));
+        command
+            .arg0(&self.path)
+            .args(arguments)
+            .stdin(OwnedFd::from(enclave))
+            .process_group(0);
+        die_with_this_thread(&mut command);
+
+        // The device comes first: should the start fail, it sees the socket closed and ends by itself.
+        let measurement = self.measurement().clone();
+        let device = std::thread::Builder::new()
+            .name("simtee-device".to_owned())
+            .spawn(move || device::serve(&machine, &measurement, host))
+            .map_err(failed)?;
+        let mut child = command.spawn().map_err(failed)?;
+        // The command still holds the enclave's end of the socket, and would keep it open after the enclave's death.
+        drop(command);
+        match Signaller::of(&child) {
+            Ok(signaller) => Ok(Enclave {
+                child,
+                signaller,
+                measurement: self.measurement().clone(),
+                device: Some(device),
+            }),
+            Err(error) => {
+                let _ = child.kill().and_then(|()| child.wait());
+                Err(failed(error))
+            }
+        }
+    }
+}
+
+impl Enclave {
+    /// The process id.
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// The measurement for which the device answers.
+    pub fn measurement(&self) -> &Measurement {
+        &self.measurement
+    }
+
+    /// A handle with which another thread can signal the enclave while this one waits for it.
+    pub fn signaller(&self) -> Result<Signaller, SimteeError> {
+        let process = self
+            .signaller
+            .process
+            .try_clone()
+            .map_err(SimteeError::Signal)?;
+        Ok(Signaller { process })
+    }
+
+    /// Waits until the enclave has ended.
+    pub fn wait(&mut self) -> io::Result<ExitStatus> {
+        self.child.wait()
+    }
+
+    /// Why the device stopped serving, if it has stopped and the enclave was at fault.
+    pub fn device_failure(&mut self) -> Option<DeviceError> {
+        let device = self.device.take_if(|device| device.is_finished())?;
+        device.join().ok()?.err()
+    }
+}
+
+impl Drop for Enclave {
+    fn drop(&mut self) {
+        // Both fail only if the enclave has ended and was waited for, which is what is wanted.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+impl Signaller {
+    fn of(child: &Child) -> io::Result<Self> {
+        // The child has not been waited for, so its number cannot have been given to another process.
+        let pid = i32::try_from(child.id()).ok().and_then(Pid::from_raw);
+        let pid = pid.ok_or_else(|| io::Error::other("the process id is out of range"))?;
+        Ok(Self {
+            process: pidfd_open(pid, PidfdFlags::empty())?,
+        })
+    }
+
+    /// Asks the enclave to stop. One that has already ended is not an error.
+    pub fn send(&self, signal: StopSignal) -> Result<(), SimteeError> {
+        let signal = match signal {
+            StopSignal::Terminate => Signal::TERM,
+            StopSignal::Interrupt => Signal::INT,
+        };
+        match pidfd_send_signal(&self.process, signal) {
+            Ok(()) | Err(rustix::io::Errno::SRCH) => Ok(()),
+            Err(error) => Err(SimteeError::Signal(error.into())),
+        }
+    }
+}
+
+/// Has the kernel kill the child when the current thread ends: an enclave must not outlive its processor.
+#[allow(unsafe_code)]
+fn die_with_this_thread(command: &mut Command) {
+    let launcher = getpid();
+    // SAFETY: the closure runs between fork and exec, where only async-signal-safe calls are allowed. It makes two
+    // plain system calls, allocates nothing, takes no lock and touches no state of this process but a copied number.
+    unsafe {
+        command.pre_exec(move || {
+            rustix::process::set_parent_process_death_signal(Some(Signal::KILL))?;
+            // A launcher that died before the line above can no longer cause the signal.
+            if getppid() == Some(launcher) {
+                Ok(())
+            } else {
+                Err(io::ErrorKind::BrokenPipe.into())
+            }
+        });
+    }
+}

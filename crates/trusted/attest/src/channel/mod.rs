@@ -1,0 +1,117 @@
+//! The attested channel: TLS 1.3, then proof that this very connection ends where the evidence says.
+//!
+//! 1. *TLS 1.3.* Nothing older, no resumption, no tickets, no early data. The server's certificate, and that of an enclave
+//!    as client, carries evidence for the certificate's key: a first filter, because such evidence can be replayed for as
+//!    long as the key lives.
+//! 2. *Binding.* Each attested side then gives fresh evidence whose report data is a hash over its role, the TLS exporter,
+//!    both public keys, the other side's nonce and the service id ([`binding`]). Relayed, reflected or older evidence
+//!    differs in one of them.
+//! 3. *Service identity.* KeyService also signs the same facts with its sealed identity key. That tells it from a clone
+//!    with the same measurement; clients pin it.
+//!
+//! Only then do messages flow, each with its length in front. No verification touches the network, and every step has a
+//! deadline.
+
+pub mod binding;
+mod client;
+mod credential;
+mod handshake;
+mod server;
+mod stream;
+mod tls;
+
+pub use client::{Connected, Connector, ExpectedService};
+pub use credential::Credential;
+pub use server::Acceptor;
+pub use stream::Channel;
+
+use sesemi_protocol::ServiceId;
+use sesemi_protocol::cbor::CborError;
+use sesemi_protocol::refusal::Refusal;
+
+use crate::attester::AttesterError;
+use crate::evidence::EvidenceError;
+use crate::policy::AppraisalError;
+use crate::verifier::{Claims, VerifyError};
+
+/// ALPN protocol of the channel; a client of another generation fails at once and clearly.
+const ALPN: &[u8] = b"sesemi-channel/1";
+
+/// Why there is no channel, or no longer.
+#[derive(Debug, thiserror::Error)]
+pub enum ChannelError {
+    /// The network or TLS failed; certificate filters report their reason here.
+    #[error("the connection failed: {0}")]
+    Io(#[from] std::io::Error),
+    /// TLS could not be set up.
+    #[error("TLS failed: {0}")]
+    Tls(#[from] rustls::Error),
+    /// A step took too long.
+    #[error("the other side did not {0} in time")]
+    TimedOut(&'static str),
+    /// A message is not of the expected form.
+    #[error("the other side sent a malformed message: {0}")]
+    Malformed(#[from] CborError),
+    /// A message is longer than allowed.
+    #[error("the other side announced a message of {0} bytes, above the limit")]
+    TooLong(u32),
+    /// This side's TEE failed.
+    #[error(transparent)]
+    Attester(#[from] AttesterError),
+    /// A certificate or quote could not be read.
+    #[error(transparent)]
+    Evidence(#[from] EvidenceError),
+    /// The peer's evidence does not verify.
+    #[error(transparent)]
+    Verify(#[from] VerifyError),
+    /// The peer's evidence verifies, but the policy wants other code.
+    #[error(transparent)]
+    Appraisal(#[from] AppraisalError),
+    /// The certificate and the connection speak for different code.
+    #[error("the peer's certificate and its fresh evidence speak for different code")]
+    TwoIdentities,
+    /// The service did not prove its identity.
+    #[error("the service's signature over this connection does not verify")]
+    NotTheService,
+    /// It is a genuine KeyService, but another one than the pinned.
+    #[error("this is KeyService {found}, not {expected}: a clone, or the wrong address")]
+    OtherService {
+        /// What was pinned.
+        expected: ServiceId,
+        /// Who answered.
+        found: ServiceId,
+    },
+    /// An enclave's role needs evidence in the client's certificate.
+    #[error("the client's role and its certificate do not agree")]
+    Role,
+    /// The other side refused.
+    #[error("refused by the other side: {0}")]
+    Refused(Refusal),
+    /// Randomness is missing.
+    #[error(transparent)]
+    Entropy(#[from] sesemi_protocol::EntropyError),
+    /// A task of this process ended early.
+    #[error("an internal task ended early")]
+    Task,
+}
+
+/// Who is at the other end of a server's channel.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Peer {
+    /// An enclave whose evidence verified, bound to this connection.
+    Enclave(Box<Claims>),
+    /// Somebody without evidence: a principal, who signs its commands.
+    Principal,
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn errors_are_sentences() {
+        let error = super::ChannelError::TimedOut("finish the TLS handshake");
+        assert_eq!(
+            error.to_string(),
+            "the other side did not finish the TLS handshake in time"
+        );
+    }
+}

@@ -1,0 +1,154 @@
+//! The command line and the settings of KeyService.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+use serde::Deserialize;
+use sesemi_process::settings::{SettingsError, read_file, within};
+use sesemi_process::trust::TrustSettings;
+
+/// KeyService: keeps model and request keys and releases them only to approved enclaves.
+#[derive(Debug, Parser)]
+#[command(name = "sesemi-keyservice", version, about)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: CliCommand,
+}
+
+/// What the binary can do.
+#[derive(Debug, Subcommand)]
+pub enum CliCommand {
+    /// Serve until SIGTERM or Ctrl-C, then drain and stop.
+    ///
+    /// Prints one line of JSON on standard output once it listens; logs go to standard error.
+    #[command(after_help = "Example (simulated TEE, protects nothing):\n  \
+        simtee init --state platform\n  \
+        simtee run --state platform -- sesemi-keyservice serve --state keys \\\n    \
+        --simulated-root platform/public/root.der --endorsements platform/public/collateral.json")]
+    Serve(Box<ServeArgs>),
+}
+
+/// Arguments of `serve`.
+#[derive(Debug, Args)]
+pub struct ServeArgs {
+    /// A TOML file with the same settings, by their long names.
+    #[arg(long, env = "SESEMI_KEYSERVICE_CONFIG", value_name = "FILE")]
+    config: Option<PathBuf>,
+    #[command(flatten)]
+    settings: Settings,
+    #[command(flatten)]
+    trust: TrustSettings,
+}
+
+/// Settings as flags, environment variables or keys of the file; whatever is missing has a default or is an error.
+#[derive(Debug, Default, Clone, Args, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
+struct Settings {
+    /// Folder for the sealed state; created if missing.
+    #[arg(long, env = "SESEMI_KEYSERVICE_STATE", value_name = "DIR")]
+    state: Option<PathBuf>,
+    /// Address for attested channels [default: 127.0.0.1:7400].
+    #[arg(long, env = "SESEMI_KEYSERVICE_LISTEN", value_name = "ADDR")]
+    listen: Option<SocketAddr>,
+    /// Address for health and metrics over HTTP [default: 127.0.0.1:7401].
+    #[arg(long, env = "SESEMI_KEYSERVICE_ADMIN_LISTEN", value_name = "ADDR")]
+    admin_listen: Option<SocketAddr>,
+    /// How long SeMIRT may use released keys, in seconds, 1 to 3600 [default: 60].
+    #[arg(long, env = "SESEMI_KEYSERVICE_LEASE_SECONDS", value_name = "SECONDS")]
+    lease_seconds: Option<u32>,
+    /// Only in the file: a table `[trust]` with `simulated-root` and `endorsements`.
+    #[arg(skip)]
+    trust: TrustSettings,
+}
+
+/// A complete, checked configuration.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// Folder of the sealed state.
+    pub state: PathBuf,
+    /// Address for attested channels.
+    pub listen: SocketAddr,
+    /// Address for health and metrics.
+    pub admin_listen: SocketAddr,
+    /// Whose evidence to believe.
+    pub trust: TrustSettings,
+    /// Length of a lease, in seconds.
+    pub lease_seconds: u32,
+}
+
+impl ServeArgs {
+    /// Merges flags and environment over the file, and checks the result.
+    ///
+    /// # Errors
+    /// [`SettingsError`], which names the setting or the line at fault.
+    pub fn resolve(self) -> Result<Config, SettingsError> {
+        let file: Settings = read_file(self.config.as_deref())?;
+        let set = self.settings;
+        let lease_seconds = set.lease_seconds.or(file.lease_seconds).unwrap_or(60);
+        let local = |port| SocketAddr::from(([127, 0, 0, 1], port));
+        Ok(Config {
+            state: set
+                .state
+                .or(file.state)
+                .ok_or(SettingsError::Missing("state"))?,
+            listen: set.listen.or(file.listen).unwrap_or(local(7400)),
+            admin_listen: set
+                .admin_listen
+                .or(file.admin_listen)
+                .unwrap_or(local(7401)),
+            trust: self.trust.or(file.trust),
+            lease_seconds: within("lease-seconds", lease_seconds, 1..=3600, "1 to 3600")?,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn resolve(file: &str, flags: &[&str]) -> Result<Config, SettingsError> {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("keyservice.toml");
+        std::fs::write(&path, file).unwrap();
+        let path = path.to_str().unwrap();
+        let args = ["sesemi-keyservice", "serve", "--config", path];
+        let cli = Cli::try_parse_from(args.iter().chain(flags)).unwrap();
+        let CliCommand::Serve(args) = cli.command;
+        args.resolve()
+    }
+
+    #[test]
+    fn flags_win_over_the_file() {
+        let file = "state = \"keys\"\nlease-seconds = 10\n[trust]\nendorsements = \"c.json\"\n";
+        let config = resolve(file, &[]).unwrap();
+        assert_eq!(config.lease_seconds, 10);
+        assert_eq!(config.trust.endorsements, Some("c.json".into()));
+        let config = resolve(file, &["--lease-seconds", "20", "--endorsements", "d.json"]).unwrap();
+        assert_eq!(config.lease_seconds, 20);
+        assert_eq!(config.trust.endorsements, Some("d.json".into()));
+    }
+
+    #[test]
+    fn a_mistake_in_the_file_is_shown_with_its_line() {
+        let error = resolve("state = \"keys\"\nlease-secs = 10\n", &[]).unwrap_err();
+        assert!(error.to_string().contains("line 2"), "{error}");
+    }
+
+    #[test]
+    fn what_is_missing_or_out_of_range_is_named() {
+        assert!(
+            resolve("", &[])
+                .unwrap_err()
+                .to_string()
+                .contains("--state")
+        );
+        let error = resolve("state = \"keys\"", &["--lease-seconds", "0"]).unwrap_err();
+        assert!(
+            error
+                .to_string()
+                .contains("lease-seconds must be 1 to 3600")
+        );
+    }
+}

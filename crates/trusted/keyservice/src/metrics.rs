@@ -1,0 +1,99 @@
+//! What the operator may count: decisions by reason, connections, the log. No identity is ever a label.
+
+use std::sync::Arc;
+use std::sync::atomic::AtomicU64;
+
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
+use prometheus_client::registry::{Registry, Unit};
+
+/// How something ended: `ok`, or the reason why not.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub struct Outcome {
+    /// `ok` or a refusal code.
+    pub outcome: String,
+}
+
+impl Outcome {
+    /// The label for a result.
+    #[must_use]
+    pub fn of(refusal: Option<sesemi_protocol::RefusalCode>) -> Self {
+        Self {
+            outcome: refusal
+                .map_or("ok", sesemi_protocol::RefusalCode::as_str)
+                .to_owned(),
+        }
+    }
+}
+
+/// KeyService's metrics.
+#[derive(Debug)]
+pub struct Metrics {
+    registry: Registry,
+    /// Release decisions by reason.
+    pub releases: Family<Outcome, Counter>,
+    /// Commands by reason.
+    pub commands: Family<Outcome, Counter>,
+    /// Handshakes that failed.
+    pub failed_handshakes: Counter,
+    /// Open channels.
+    pub channels: Gauge,
+    /// Entries in the log.
+    pub log_entries: Gauge<u64, AtomicU64>,
+    /// Time from a command to its receipt, in seconds.
+    pub command_seconds: Histogram,
+}
+
+impl Metrics {
+    /// Registers all metrics.
+    #[must_use]
+    pub fn new() -> Arc<Self> {
+        let mut registry = Registry::with_prefix("sesemi_keyservice");
+        let releases = Family::default();
+        let commands = Family::default();
+        let failed_handshakes = Counter::default();
+        let channels = Gauge::default();
+        let log_entries = Gauge::default();
+        let command_seconds = Histogram::new(exponential_buckets(0.000_1, 2.0, 16));
+        registry.register("releases", "Release decisions by outcome", releases.clone());
+        registry.register("commands", "Commands by outcome", commands.clone());
+        registry.register(
+            "failed_handshakes",
+            "Connections that did not become an attested channel",
+            failed_handshakes.clone(),
+        );
+        registry.register("channels", "Open channels", channels.clone());
+        registry.register(
+            "log_entries",
+            "Entries in the sealed log",
+            log_entries.clone(),
+        );
+        registry.register_with_unit(
+            "command_duration",
+            "From a command to its durable receipt",
+            Unit::Seconds,
+            command_seconds.clone(),
+        );
+        Arc::new(Self {
+            registry,
+            releases,
+            commands,
+            failed_handshakes,
+            channels,
+            log_entries,
+            command_seconds,
+        })
+    }
+
+    /// All metrics in the OpenMetrics text format.
+    #[must_use]
+    pub fn render(&self) -> String {
+        let mut out = String::new();
+        // Writing to a String cannot fail.
+        let _ = prometheus_client::encoding::text::encode(&mut out, &self.registry);
+        out
+    }
+}

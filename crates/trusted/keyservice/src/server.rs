@@ -1,0 +1,164 @@
+//! Attested channels, with a bound for everything: handshakes under way, open channels, silence, calls.
+//!
+//! One connection is one task. Whatever it sends, or fails to send, ends that task at most.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use sesemi_attest::channel::{Acceptor, Channel, ChannelError, Peer};
+use sesemi_protocol::wire::{Call, Reply};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{Semaphore, watch};
+use tokio::task::JoinSet;
+use tokio::time::timeout;
+
+use crate::metrics::Metrics;
+use crate::service::KeyService;
+
+/// The bounds of a server.
+#[derive(Debug, Clone, Copy)]
+pub struct Bounds {
+    /// Channels open at once.
+    pub channels: usize,
+    /// Handshakes under way at once. Each costs a millisecond or two of CPU before the peer is known.
+    pub handshakes: usize,
+    /// Longest handshake, start to end.
+    pub handshake: Duration,
+    /// Longest silence of an enclave, which renews its leases now and then.
+    pub enclave_silence: Duration,
+    /// Longest silence of a principal.
+    pub principal_silence: Duration,
+    /// Longest time to write a reply.
+    pub reply: Duration,
+}
+
+impl Default for Bounds {
+    fn default() -> Self {
+        Self {
+            channels: 1024,
+            handshakes: 64,
+            handshake: Duration::from_secs(15),
+            enclave_silence: Duration::from_secs(3600),
+            principal_silence: Duration::from_secs(60),
+            reply: Duration::from_secs(10),
+        }
+    }
+}
+
+/// Serves channels.
+#[derive(Debug)]
+pub struct Server {
+    acceptor: Arc<Acceptor>,
+    service: Arc<KeyService>,
+    metrics: Arc<Metrics>,
+    bounds: Bounds,
+}
+
+impl Server {
+    /// A server for `service`.
+    #[must_use]
+    pub fn new(
+        acceptor: Acceptor,
+        service: Arc<KeyService>,
+        metrics: Arc<Metrics>,
+        bounds: Bounds,
+    ) -> Self {
+        Self {
+            acceptor: Arc::new(acceptor),
+            service,
+            metrics,
+            bounds,
+        }
+    }
+
+    /// Accepts until `stop` turns true, then lets every call that is under way finish.
+    pub async fn run(self, listener: TcpListener, mut stop: watch::Receiver<bool>) {
+        let channels = Arc::new(Semaphore::new(self.bounds.channels));
+        let handshakes = Arc::new(Semaphore::new(self.bounds.handshakes));
+        let server = Arc::new(self);
+        let mut tasks = JoinSet::new();
+        loop {
+            // Permits first: beyond the bounds, connections wait in the kernel's queue and cost nothing here.
+            let permits = async {
+                let channel = channels.clone().acquire_owned().await;
+                let handshake = handshakes.clone().acquire_owned().await;
+                (channel, handshake, listener.accept().await)
+            };
+            let (channel, handshake, accepted) = tokio::select! {
+                _ = stop.wait_for(|stop| *stop) => break,
+                accepted = permits => accepted,
+            };
+            let tcp = match accepted {
+                Ok((tcp, _)) => tcp,
+                Err(error) => {
+                    // Out of descriptors, for example. Waiting lets others finish; ending would end the service.
+                    tracing::warn!(%error, "cannot accept a connection");
+                    tokio::time::sleep(Duration::from_millis(50)).await;
+                    continue;
+                }
+            };
+            let (server, stop) = (server.clone(), stop.clone());
+            tasks.spawn(async move {
+                let handshaken = server.handshake(tcp).await;
+                drop(handshake);
+                if let Some((connection, peer)) = handshaken {
+                    server.metrics.channels.inc();
+                    let ended = server.converse(connection, &peer, stop).await;
+                    server.metrics.channels.dec();
+                    if let Err(error) = ended {
+                        tracing::debug!(%error, "channel ended");
+                    }
+                }
+                drop(channel);
+            });
+            while tasks.try_join_next().is_some() {}
+        }
+        drop(listener);
+        while tasks.join_next().await.is_some() {}
+    }
+
+    async fn handshake(&self, tcp: TcpStream) -> Option<(Channel, Peer)> {
+        let accepted = timeout(self.bounds.handshake, self.acceptor.accept(tcp))
+            .await
+            .unwrap_or(Err(ChannelError::TimedOut("finish the handshake")));
+        match accepted {
+            Ok((channel, peer)) => {
+                if let Peer::Enclave(claims) = &peer {
+                    tracing::info!(code = %claims.code, simulated = claims.simulated, "enclave connected");
+                }
+                Some((channel, peer))
+            }
+            Err(error) => {
+                self.metrics.failed_handshakes.inc();
+                tracing::info!(%error, "no channel");
+                None
+            }
+        }
+    }
+
+    async fn converse(
+        &self,
+        mut channel: Channel,
+        peer: &Peer,
+        mut stop: watch::Receiver<bool>,
+    ) -> Result<(), ChannelError> {
+        let silence = match peer {
+            Peer::Enclave(_) => self.bounds.enclave_silence,
+            Peer::Principal => self.bounds.principal_silence,
+        };
+        loop {
+            let received = tokio::select! {
+                _ = stop.wait_for(|stop| *stop) => break,
+                received = channel.receive::<Call>(silence) => received?,
+            };
+            let Some(call) = received else { break };
+            let reply = Reply {
+                number: call.number,
+                body: self.service.answer(peer, call.body).await,
+            };
+            channel.send(&reply, self.bounds.reply).await?;
+        }
+        channel.close(self.bounds.reply).await;
+        Ok(())
+    }
+}

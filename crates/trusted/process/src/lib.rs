@@ -1,0 +1,22 @@
+//! The shell around a trusted service, the same for KeyService and SeMIRT: how its process reads settings ([`settings`]),
+//! whose evidence it believes ([`trust`]), how it starts, announces itself and stops ([`lifecycle`]), and the bounded HTTP
+//! server that its operator and its platform talk to ([`http`]).
+//!
+//! Nothing here touches a key. It is trusted because it runs inside the TEE, so it is small.
+
+#![forbid(unsafe_code)]
+#![cfg_attr(
+    test,
+    allow(
+        clippy::unwrap_used,
+        clippy::expect_used,
+        clippy::panic,
+        clippy::indexing_slicing,
+        clippy::arithmetic_side_effects
+    )
+)]
+
+pub mod http;
+pub mod lifecycle;
+pub mod settings;
+pub mod trust;

@@ -1,0 +1,66 @@
+//! Start and stop: logs, the line that says where we listen, signals, and what a person reads when it fails.
+
+use std::error::Error;
+use std::io::Write as _;
+use std::process::ExitCode;
+
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
+use tracing_subscriber::EnvFilter;
+
+/// Starts structured logs on standard error, filtered by `SESEMI_LOG` (default `info`).
+pub fn start_logs() {
+    let filter = EnvFilter::try_from_env("SESEMI_LOG").unwrap_or_else(|_| EnvFilter::new("info"));
+    tracing_subscriber::fmt()
+        .json()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .init();
+}
+
+/// One sentence, the chain of causes, and the exit code.
+#[must_use]
+pub fn exit_code(result: Result<(), impl Error>) -> ExitCode {
+    let Err(error) = result else {
+        return ExitCode::SUCCESS;
+    };
+    let mut out = std::io::stderr().lock();
+    let _ = writeln!(out, "error: {error}");
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        let _ = writeln!(out, "  caused by: {error}");
+        cause = error.source();
+    }
+    ExitCode::FAILURE
+}
+
+/// Prints the one line of JSON that tells whoever started us where we listen.
+///
+/// # Errors
+/// [`std::io::Error`] if standard output is closed.
+pub fn announce(facts: &serde_json::Value) -> std::io::Result<()> {
+    let mut out = std::io::stdout().lock();
+    writeln!(out, "{facts}")?;
+    out.flush()
+}
+
+/// Turns true at SIGTERM or Ctrl-C.
+///
+/// # Errors
+/// [`std::io::Error`] if signals cannot be watched.
+pub fn stop_signal() -> std::io::Result<watch::Receiver<bool>> {
+    let mut term = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let (stop, stopped) = watch::channel(false);
+    tokio::spawn(async move {
+        tokio::select! {
+            _ = term.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+        tracing::info!("draining");
+        let _ = stop.send(true);
+        // Kept, so that receivers wait for a change rather than see the channel closed.
+        stop.closed().await;
+    });
+    Ok(stopped)
+}

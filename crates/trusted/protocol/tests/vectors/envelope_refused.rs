@@ -1,0 +1,362 @@
+//! Envelopes that must be refused: wrong in form, changed on the way, or authentic with a content that is wrong.
+//!
+//! The last kind is sealed under the right key by a writer that errs, which only this module can make.
+
+use minicbor::Encoder;
+use minicbor::data::{Tag, Type};
+use serde_json::{Value, json};
+use sesemi_protocol::SecretKey;
+use sesemi_protocol::cose::encrypt0::{self, Draft};
+use sesemi_protocol::padding::padded_length;
+
+use crate::support::{Fixed, array, bytes, named};
+
+const REQUEST: &str = "one small input";
+const FP32: u8 = 10;
+
+/// All of them, made from good messages of the file.
+pub(crate) fn recipes(requests: &Value, responses: &Value) -> Value {
+    let request = named(requests, REQUEST);
+    let other = named(responses, "one output, cold, for the other request");
+    let response = named(responses, "one output, hot");
+    let mut out = Vec::new();
+    let mut add = |direction: &str, refused_as: &str, name: &str, message: Vec<u8>| {
+        out.push(json!({
+            "name": name, "as": direction, "request": REQUEST, "refused_as": refused_as, "bytes": hex::encode(message),
+        }));
+    };
+    for (name, message) in malformed(request) {
+        add("request", "form", name, message);
+    }
+    for (name, message) in changed(request) {
+        add("request", "authenticity", name, message);
+    }
+    for (name, message) in wrong_content(request, request_head) {
+        add("request", "content", name, message);
+    }
+    let request_bytes = bytes(request, "bytes");
+    add("response", "form", "the request itself", request_bytes);
+    let other_bytes = bytes(other, "bytes");
+    add(
+        "response",
+        "authenticity",
+        "the response to another request",
+        other_bytes,
+    );
+    let mut flipped = bytes(response, "bytes");
+    *flipped.last_mut().unwrap() ^= 1;
+    add(
+        "response",
+        "authenticity",
+        "its last bit is changed",
+        flipped,
+    );
+    let mut longer = bytes(response, "bytes");
+    longer.push(0);
+    add("response", "form", "a byte follows", longer);
+    for (name, message) in wrong_content(response, response_head) {
+        add("response", "content", name, message);
+    }
+    Value::Array(out)
+}
+
+/// A message in parts, as a writer that errs may put them together.
+#[derive(Clone)]
+struct Parts {
+    tag: u64,
+    protected: Vec<u8>,
+    unprotected: Vec<(i64, Vec<u8>)>,
+    ciphertext: Vec<u8>,
+}
+
+impl Parts {
+    fn of(case: &Value) -> Self {
+        let message = bytes(case, "bytes");
+        let protected = bytes(case, "protected");
+        let mut d = minicbor::Decoder::new(&message);
+        assert!(matches!(d.datatype(), Ok(Type::Tag)));
+        d.tag().unwrap();
+        d.array().unwrap();
+        d.bytes().unwrap();
+        d.map().unwrap();
+        let (label, iv) = (d.i64().unwrap(), d.bytes().unwrap().to_vec());
+        Self {
+            tag: 16,
+            protected,
+            unprotected: vec![(label, iv)],
+            ciphertext: d.bytes().unwrap().to_vec(),
+        }
+    }
+
+    fn write(&self) -> Vec<u8> {
+        let mut e = Encoder::new(Vec::new());
+        e.tag(Tag::new(self.tag)).unwrap().array(3).unwrap();
+        e.bytes(&self.protected).unwrap();
+        e.map(self.unprotected.len() as u64).unwrap();
+        for (label, value) in &self.unprotected {
+            e.i64(*label).unwrap().bytes(value).unwrap();
+        }
+        e.bytes(&self.ciphertext).unwrap();
+        e.into_writer()
+    }
+}
+
+fn malformed(request: &Value) -> Vec<(&'static str, Vec<u8>)> {
+    let good = bytes(request, "bytes");
+    let parts = Parts::of(request);
+    let edit = |change: &dyn Fn(&mut Parts)| {
+        let mut edited = parts.clone();
+        change(&mut edited);
+        edited.write()
+    };
+    assert_eq!(edit(&|_| ()), good);
+    // Byte 3 of a request is the second of its header's length: 58 xx, one byte of length.
+    let header_length = good[3];
+    assert_eq!(good[..3], [0xd0, 0x83, 0x58]);
+    // The header: a2, 01 03, 3a00010000, then the route, a map of four.
+    let protected = &parts.protected;
+    assert_eq!(protected[..9], [0xa2, 0x01, 0x03, 0x3a, 0, 1, 0, 0, 0xa4]);
+    let header = |bytes: Vec<u8>| edit(&move |p| p.protected.clone_from(&bytes));
+    let unknown_field = [&protected[..8], &[0xa5], &protected[9..], &[0x04, 0x00]].concat();
+    let version_zero = {
+        let mut header = protected.clone();
+        let name_ends = find(&header, b"breast-cancer") + b"breast-cancer".len();
+        assert_eq!(header[name_ends], 1);
+        header[name_ends] = 0;
+        header
+    };
+    let capital = {
+        let mut header = protected.clone();
+        let name = find(&header, b"breast-cancer");
+        header[name] = b'B';
+        header
+    };
+    vec![
+        ("no bytes", vec![]),
+        ("cut by one byte", good[..good.len() - 1].to_vec()),
+        ("a byte follows", [&good[..], &[0]].concat()),
+        ("no tag", good[1..].to_vec()),
+        ("the tag of COSE_Sign1", edit(&|p| p.tag = 18)),
+        (
+            "a length in long form",
+            [&good[..2], &[0x59, 0x00, header_length], &good[4..]].concat(),
+        ),
+        (
+            "an array of indefinite length",
+            [&good[..1], &[0x9f], &good[2..], &[0xff]].concat(),
+        ),
+        (
+            "an IV of 11 bytes",
+            edit(&|p| p.unprotected[0].1.truncate(11)),
+        ),
+        ("no IV", edit(&|p| p.unprotected.clear())),
+        (
+            "a key id beside the IV",
+            edit(&|p| p.unprotected.insert(0, (4, vec![1]))),
+        ),
+        (
+            "a ciphertext shorter than its tag",
+            edit(&|p| p.ciphertext.truncate(15)),
+        ),
+        (
+            "another algorithm: A128GCM",
+            header([&protected[..2], &[0x01], &protected[3..]].concat()),
+        ),
+        ("no route", header(vec![0xa1, 0x01, 0x03])),
+        ("a route with an unknown field", header(unknown_field)),
+        ("a route with version 0", header(version_zero)),
+        (
+            "a route with a capital in the model's name",
+            header(capital),
+        ),
+        (
+            "a header that ends too early",
+            header(protected[..protected.len() - 1].to_vec()),
+        ),
+    ]
+}
+
+fn find(haystack: &[u8], needle: &[u8]) -> usize {
+    let mut windows = haystack.windows(needle.len());
+    windows.position(|window| window == needle).unwrap()
+}
+
+fn changed(request: &Value) -> Vec<(&'static str, Vec<u8>)> {
+    let parts = Parts::of(request);
+    let edit = |change: &dyn Fn(&mut Parts)| {
+        let mut edited = parts.clone();
+        change(&mut edited);
+        edited.write()
+    };
+    let name = find(&parts.protected, b"breast-cancer");
+    vec![
+        (
+            "the last bit of the tag is changed",
+            edit(&|p| *p.ciphertext.last_mut().unwrap() ^= 1),
+        ),
+        (
+            "the first bit of the ciphertext is changed",
+            edit(&|p| p.ciphertext[0] ^= 0x80),
+        ),
+        (
+            "a bit of the IV is changed",
+            edit(&|p| p.unprotected[0].1[0] ^= 1),
+        ),
+        (
+            "the last byte of the tag is missing",
+            edit(&|p| p.ciphertext.truncate(p.ciphertext.len() - 1)),
+        ),
+        // The header ends in the request id (16 bytes), the key 3 and the epoch.
+        (
+            "the route names another epoch",
+            edit(&|p| *p.protected.last_mut().unwrap() = 2),
+        ),
+        (
+            "the route names another request",
+            edit(&|p| {
+                let last = p.protected.len() - 3;
+                p.protected[last] ^= 1;
+            }),
+        ),
+        // a2 01 03 3a00010000 a4 00 5820, then the user's id.
+        (
+            "the route names another user",
+            edit(&|p| p.protected[12] ^= 1),
+        ),
+        (
+            "the route names another model",
+            edit(&|p| p.protected[name] = b'c'),
+        ),
+        (
+            "the route names another version",
+            edit(&|p| p.protected[name + 13] = 2),
+        ),
+    ]
+}
+
+/// One tensor of a head: name, data type, shape, length.
+type Info<'a> = (&'a str, u8, &'a [u64], u64);
+
+fn infos(e: &mut Encoder<Vec<u8>>, tensors: &[Info<'_>]) {
+    e.array(tensors.len() as u64).unwrap();
+    for (name, data_type, shape, length) in tensors {
+        e.map(4).unwrap().u8(0).unwrap().str(name).unwrap();
+        e.u8(1).unwrap().u8(*data_type).unwrap();
+        e.u8(2).unwrap().encode(shape).unwrap();
+        e.u8(3).unwrap().u64(*length).unwrap();
+    }
+}
+
+/// `{0: inputs, 1: [], 2: {0: service, 1: sequence}}`.
+fn request_head(tensors: &[Info<'_>]) -> Vec<u8> {
+    let mut e = Encoder::new(Vec::new());
+    e.map(3).unwrap().u8(0).unwrap();
+    infos(&mut e, tensors);
+    e.u8(1).unwrap().array(0).unwrap();
+    e.u8(2).unwrap().map(2).unwrap();
+    e.u8(0).unwrap().bytes(&[5; 32]).unwrap();
+    e.u8(1).unwrap().u8(4).unwrap();
+    e.into_writer()
+}
+
+/// `{0: outputs, 1: {0: hot, 1: steps}}`.
+fn response_head(tensors: &[Info<'_>]) -> Vec<u8> {
+    let mut e = Encoder::new(Vec::new());
+    e.map(2).unwrap().u8(0).unwrap();
+    infos(&mut e, tensors);
+    e.u8(1).unwrap().map(2).unwrap();
+    e.u8(0).unwrap().u8(2).unwrap();
+    e.u8(1).unwrap().map(5).unwrap();
+    for step in 0..5 {
+        e.u8(step).unwrap().u8(0).unwrap();
+    }
+    e.into_writer()
+}
+
+/// Length field, head, then each tensor's bytes at the next multiple of 64, then zeros up to the bucket.
+fn lay_out(head: &[u8], tensors: &[Info<'_>]) -> Vec<u8> {
+    let mut out = u32::try_from(head.len()).unwrap().to_le_bytes().to_vec();
+    out.extend_from_slice(head);
+    for (.., length) in tensors {
+        out.resize(out.len().next_multiple_of(64), 0);
+        out.extend(vec![0x3f; usize::try_from(*length).unwrap()]);
+    }
+    let padded = padded_length(out.len()).unwrap();
+    out.resize(padded, 0);
+    out
+}
+
+fn wrong_content(case: &Value, head: fn(&[Info<'_>]) -> Vec<u8>) -> Vec<(&'static str, Vec<u8>)> {
+    let seal = |plaintext: &[u8]| {
+        let sealed = encrypt0::parse(&bytes(case, "bytes")).unwrap();
+        let protected = bytes(case, "bytes")[sealed.protected].to_vec();
+        let entropy = Fixed::new(&[&bytes(case, "iv")]);
+        let mut draft = Draft::new(protected, plaintext.len(), &entropy).unwrap();
+        draft.plaintext().extend_from_slice(plaintext);
+        let key = SecretKey::from_bytes(array(case, "message_key"));
+        draft.seal(&key, &bytes(case, "binding")).unwrap()
+    };
+    let of = |tensors: &[Info<'_>]| lay_out(&head(tensors), tensors);
+    let good: Info<'_> = ("x", FP32, &[1, 3], 12);
+    let empty: Info<'_> = ("x", FP32, &[0], 0);
+    let plain = of(&[good]);
+    let edit = |change: &dyn Fn(&mut Vec<u8>)| {
+        let mut edited = plain.clone();
+        change(&mut edited);
+        seal(&edited)
+    };
+    let long_name = "n".repeat(129);
+    let head_ends = 4 + head(&[good]).len();
+    let trailing = [&head(&[good])[..], &[0]].concat();
+    vec![
+        ("the content is empty", seal(&[])),
+        (
+            "the head's length is beyond the content",
+            edit(&|p| p[1] = 0xff),
+        ),
+        ("the head is above 64 KiB", edit(&|p| p[2] = 0x02)),
+        (
+            "a byte follows the head's CBOR within its length",
+            seal(&lay_out(&trailing, &[good])),
+        ),
+        ("the head lacks a field", seal(&lay_out(&[0xa0], &[]))),
+        (
+            "a byte between head and tensor is not zero",
+            edit(&|p| p[head_ends] = 1),
+        ),
+        (
+            "the last byte of the padding is not zero",
+            edit(&|p| *p.last_mut().unwrap() = 1),
+        ),
+        ("the padding is one byte short", edit(&|p| p.truncate(511))),
+        (
+            "the padding goes up to the bucket after",
+            edit(&|p| p.resize(544, 0)),
+        ),
+        (
+            "shape and length of a tensor disagree",
+            seal(&of(&[("x", FP32, &[1, 3], 11)])),
+        ),
+        (
+            "a tensor has no name",
+            seal(&of(&[("", FP32, &[1, 3], 12)])),
+        ),
+        (
+            "a tensor's name has 129 bytes",
+            seal(&of(&[(&long_name, FP32, &[1, 3], 12)])),
+        ),
+        (
+            "a tensor has 9 dimensions",
+            seal(&of(&[("x", FP32, &[1; 9], 4)])),
+        ),
+        (
+            "a tensor's size does not fit 64 bits",
+            seal(&of(&[("x", FP32, &[1 << 63, 2], 0)])),
+        ),
+        (
+            "a tensor is of an unknown type",
+            seal(&of(&[("x", 13, &[1, 3], 12)])),
+        ),
+        ("there are 65 tensors", seal(&of(&[empty; 65]))),
+    ]
+}

@@ -1,0 +1,170 @@
+//! Values that several formats share, as they stand in the vector files.
+
+use serde_json::{Value, json};
+use sesemi_protocol::envelope::{Path, Report, Route, Steps};
+use sesemi_protocol::package::{Dimension, Manifest, ModelFormat, TensorSpec};
+use sesemi_protocol::receipt::StatePoint;
+use sesemi_protocol::tensor::{DataType, Tensor};
+use sesemi_protocol::{Refusal, RefusalCode, SecretKey, SigningIdentity};
+
+use crate::support::{array, bytes, counting, list, number, parsed, text};
+
+pub(crate) const DATA_TYPES: [DataType; 13] = [
+    DataType::Bool,
+    DataType::Uint8,
+    DataType::Uint16,
+    DataType::Uint32,
+    DataType::Uint64,
+    DataType::Int8,
+    DataType::Int16,
+    DataType::Int32,
+    DataType::Int64,
+    DataType::Fp16,
+    DataType::Fp32,
+    DataType::Fp64,
+    DataType::Bf16,
+];
+
+pub(crate) const REFUSAL_CODES: [RefusalCode; 18] = [
+    RefusalCode::Malformed,
+    RefusalCode::NotAuthentic,
+    RefusalCode::UnknownPrincipal,
+    RefusalCode::UnknownModel,
+    RefusalCode::NotGranted,
+    RefusalCode::NoRequestKey,
+    RefusalCode::NotAttested,
+    RefusalCode::Replayed,
+    RefusalCode::AlreadyExists,
+    RefusalCode::StaleState,
+    RefusalCode::WrongService,
+    RefusalCode::ModelUnavailable,
+    RefusalCode::InvalidInput,
+    RefusalCode::EngineFailed,
+    RefusalCode::Busy,
+    RefusalCode::DeadlineExceeded,
+    RefusalCode::KeyServiceUnavailable,
+    RefusalCode::Internal,
+];
+
+/// Owner of the models in the vectors: the principal of the seed 00 01 02 .. 1f.
+pub(crate) fn owner_seed() -> String {
+    counting(0, 32)
+}
+
+/// User in the vectors: the principal of the seed 20 21 22 .. 3f.
+pub(crate) fn user_seed() -> String {
+    counting(0x20, 32)
+}
+
+/// KeyService in the vectors: the identity of the seed 40 41 42 .. 5f.
+pub(crate) fn service_seed() -> String {
+    counting(0x40, 32)
+}
+
+pub(crate) fn identity(seed: &str) -> SigningIdentity {
+    let seed = hex::decode(seed).unwrap().try_into().unwrap();
+    SigningIdentity::from_seed(SecretKey::from_bytes(seed)).unwrap()
+}
+
+pub(crate) fn key_id(seed: &str) -> String {
+    hex::encode(identity(seed).public().key_id())
+}
+
+pub(crate) fn model_text(version: u32) -> String {
+    format!("{}/breast-cancer@{version}", key_id(&owner_seed()))
+}
+
+pub(crate) fn secret(case: &Value, field: &str) -> SecretKey {
+    SecretKey::from_bytes(array(case, field))
+}
+
+pub(crate) fn route(value: &Value) -> Route {
+    Route {
+        user: parsed(value, "user"),
+        model: parsed(value, "model"),
+        request: parsed(value, "request"),
+        epoch: number(value, "epoch"),
+    }
+}
+
+pub(crate) fn state_point(value: &Value) -> StatePoint {
+    StatePoint {
+        service: parsed(value, "service"),
+        sequence: number(value, "sequence"),
+    }
+}
+
+pub(crate) fn data_type(name: &str) -> DataType {
+    let found = DATA_TYPES.into_iter().find(|t| t.as_str() == name);
+    found.unwrap_or_else(|| panic!("no data type '{name}'"))
+}
+
+pub(crate) fn tensors(case: &Value, field: &str) -> Vec<Tensor> {
+    let tensor = |value| Tensor {
+        name: text(value, "name").to_owned(),
+        data_type: data_type(text(value, "data_type")),
+        shape: list(value, "shape")
+            .iter()
+            .map(|extent| extent.as_u64().unwrap())
+            .collect(),
+        data: bytes(value, "data"),
+    };
+    list(case, field).iter().map(tensor).collect()
+}
+
+/// An FP32 tensor for a recipe.
+pub(crate) fn fp32(name: &str, shape: &[u64], values: &[f32]) -> Value {
+    let data: Vec<u8> = values.iter().flat_map(|v| v.to_le_bytes()).collect();
+    json!({ "name": name, "data_type": "FP32", "shape": shape, "data": hex::encode(data) })
+}
+
+pub(crate) fn refusal(value: &Value) -> Refusal {
+    let code = REFUSAL_CODES
+        .into_iter()
+        .find(|code| code.as_str() == text(value, "code"));
+    Refusal {
+        code: code.unwrap(),
+        detail: text(value, "detail").to_owned(),
+    }
+}
+
+pub(crate) fn report(value: &Value) -> Report {
+    let path = [Path::Cold, Path::Warm, Path::Hot]
+        .into_iter()
+        .find(|path| path.as_str() == text(value, "path"));
+    Report {
+        path: path.unwrap(),
+        steps: Steps {
+            queue_us: number(value, "queue_us"),
+            key_us: number(value, "key_us"),
+            load_us: number(value, "load_us"),
+            open_us: number(value, "open_us"),
+            run_us: number(value, "run_us"),
+        },
+    }
+}
+
+pub(crate) fn manifest(value: &Value) -> Manifest {
+    Manifest {
+        format: match text(value, "format") {
+            "onnx" => ModelFormat::Onnx,
+            other => panic!("no format '{other}'"),
+        },
+        inputs: specs(value, "inputs"),
+        outputs: specs(value, "outputs"),
+    }
+}
+
+/// In the files a dynamic dimension is `null`.
+fn specs(value: &Value, field: &str) -> Vec<TensorSpec> {
+    let dimension = |value: &Value| match value {
+        Value::Null => Dimension::Dynamic,
+        fixed => Dimension::Fixed(fixed.as_u64().unwrap()),
+    };
+    let spec = |value| TensorSpec {
+        name: text(value, "name").to_owned(),
+        data_type: data_type(text(value, "data_type")),
+        shape: list(value, "shape").iter().map(dimension).collect(),
+    };
+    list(value, field).iter().map(spec).collect()
+}

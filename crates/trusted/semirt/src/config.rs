@@ -1,0 +1,226 @@
+//! The command line and the settings of SeMIRT.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+use serde::Deserialize;
+use sesemi_process::settings::{SettingsError, read_file, within};
+use sesemi_process::trust::TrustSettings;
+use sesemi_protocol::{CodeIdentityDigest, ServiceId};
+
+/// SeMIRT: the enclave runtime that opens models and requests and runs them.
+#[derive(Debug, Parser)]
+#[command(name = "sesemi-semirt", version, about)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: CliCommand,
+}
+
+/// What the binary can do.
+#[derive(Debug, Subcommand)]
+pub enum CliCommand {
+    /// Serve until SIGTERM or Ctrl-C, then drain and stop. A serverless platform starts this.
+    ///
+    /// Prints one line of JSON on standard output once it listens; logs go to standard error.
+    #[command(
+        after_help = "Example (simulated TEE, protects nothing; PLATFORM was made by `simtee init`):\n  \
+        simtee run --state PLATFORM -- sesemi-semirt serve \\\n    \
+        --keyservice 127.0.0.1:7400 --keyservice-id ID --keyservice-code DIGEST --store models \\\n    \
+        --simulated-root PLATFORM/public/root.der --endorsements PLATFORM/public/collateral.json"
+    )]
+    Serve(Box<ServeArgs>),
+}
+
+/// Arguments of `serve`.
+#[derive(Debug, Args)]
+pub struct ServeArgs {
+    /// A TOML file with the same settings, by their long names.
+    #[arg(long, env = "SESEMI_SEMIRT_CONFIG", value_name = "FILE")]
+    config: Option<PathBuf>,
+    #[command(flatten)]
+    settings: Settings,
+    #[command(flatten)]
+    trust: TrustSettings,
+}
+
+/// Settings as flags, environment variables or keys of the file; whatever is missing has a default or is an error.
+#[derive(Debug, Default, Clone, Args, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
+struct Settings {
+    /// Address for requests [default: 127.0.0.1:8080].
+    #[arg(long, env = "SESEMI_SEMIRT_LISTEN", value_name = "ADDR")]
+    listen: Option<SocketAddr>,
+    /// Address of KeyService.
+    #[arg(long, env = "SESEMI_SEMIRT_KEYSERVICE", value_name = "ADDR")]
+    keyservice: Option<SocketAddr>,
+    /// Service id of KeyService.
+    #[arg(long, env = "SESEMI_SEMIRT_KEYSERVICE_ID", value_name = "ID")]
+    keyservice_id: Option<String>,
+    /// Code identity of KeyService.
+    #[arg(long, env = "SESEMI_SEMIRT_KEYSERVICE_CODE", value_name = "DIGEST")]
+    keyservice_code: Option<String>,
+    /// Folder of the object store with encrypted model packages.
+    #[arg(long, env = "SESEMI_SEMIRT_STORE", value_name = "DIR")]
+    store: Option<PathBuf>,
+    /// Runs at once, 1 to 256 [default: 2].
+    #[arg(long, env = "SESEMI_SEMIRT_SLOTS", value_name = "N")]
+    slots: Option<usize>,
+    /// Requests that may wait for a slot, 0 to 65536 [default: 64].
+    #[arg(long, env = "SESEMI_SEMIRT_QUEUE", value_name = "N")]
+    queue: Option<usize>,
+    /// Threads of the engine, 1 to 256 [default: 1].
+    #[arg(long, env = "SESEMI_SEMIRT_ENGINE_THREADS", value_name = "N")]
+    engine_threads: Option<usize>,
+    /// Memory for models, in MiB [default: 256].
+    #[arg(long, env = "SESEMI_SEMIRT_MODEL_MEMORY_MIB", value_name = "MIB")]
+    model_memory_mib: Option<u64>,
+    /// Only in the file: a table `[trust]` with `simulated-root` and `endorsements`.
+    #[arg(skip)]
+    trust: TrustSettings,
+}
+
+/// A complete, checked configuration.
+#[derive(Debug, Clone)]
+pub struct Config {
+    /// Address for requests.
+    pub listen: SocketAddr,
+    /// Address of KeyService.
+    pub keyservice: SocketAddr,
+    /// Who KeyService must be.
+    pub keyservice_id: ServiceId,
+    /// Which code KeyService must run.
+    pub keyservice_code: CodeIdentityDigest,
+    /// Folder of model packages.
+    pub store: PathBuf,
+    /// Runs at once.
+    pub slots: usize,
+    /// Requests that may wait.
+    pub queue: usize,
+    /// Threads of the engine.
+    pub engine_threads: usize,
+    /// Bytes for models.
+    pub model_memory: u64,
+    /// Whose evidence to believe.
+    pub trust: TrustSettings,
+}
+
+impl ServeArgs {
+    /// Merges flags and environment over the file, and checks the result.
+    ///
+    /// # Errors
+    /// [`SettingsError`], which names the setting or the line at fault.
+    pub fn resolve(self) -> Result<Config, SettingsError> {
+        let file: Settings = read_file(self.config.as_deref())?;
+        let set = self.settings;
+        let missing = SettingsError::Missing;
+        let digest = |text: Option<String>, name| {
+            let text = text.ok_or(SettingsError::Missing(name))?;
+            text.parse::<ServiceId>()
+                .map_err(|_| SettingsError::Range(name, "64 hexadecimal digits"))
+        };
+        let slots = set.slots.or(file.slots).unwrap_or(2);
+        let queue = set.queue.or(file.queue).unwrap_or(64);
+        let threads = set.engine_threads.or(file.engine_threads).unwrap_or(1);
+        let mib = set
+            .model_memory_mib
+            .or(file.model_memory_mib)
+            .unwrap_or(256);
+        let mib = within("model-memory-mib", mib, 1..=1 << 20, "1 to 1048576")?;
+        let id = digest(set.keyservice_id.or(file.keyservice_id), "keyservice-id")?;
+        let code = digest(
+            set.keyservice_code.or(file.keyservice_code),
+            "keyservice-code",
+        )?;
+        Ok(Config {
+            listen: set
+                .listen
+                .or(file.listen)
+                .unwrap_or(SocketAddr::from(([127, 0, 0, 1], 8080))),
+            keyservice: set
+                .keyservice
+                .or(file.keyservice)
+                .ok_or(missing("keyservice"))?,
+            keyservice_id: id,
+            keyservice_code: CodeIdentityDigest(code.0),
+            store: set.store.or(file.store).ok_or(missing("store"))?,
+            slots: within("slots", slots, 1..=256, "1 to 256")?,
+            queue: within("queue", queue, 0..=65536, "0 to 65536")?,
+            engine_threads: within("engine-threads", threads, 1..=256, "1 to 256")?,
+            model_memory: mib.saturating_mul(1024 * 1024),
+            trust: self.trust.or(file.trust),
+        })
+    }
+}
+
+/// Refuses an environment in which the engine would print shapes, names and times of what it computes.
+///
+/// # Errors
+/// [`SettingsError::Environment`], which names the variable.
+pub fn check_environment(
+    variables: impl IntoIterator<Item = std::ffi::OsString>,
+) -> Result<(), SettingsError> {
+    let harmless = "RTEN_NUM_THREADS";
+    let found = variables
+        .into_iter()
+        .map(|name| name.to_string_lossy().into_owned())
+        .find(|name| name.starts_with("RTEN_") && name != harmless);
+    match found {
+        Some(name) => Err(SettingsError::Environment(name)),
+        None => Ok(()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn resolve(flags: &[&str]) -> Result<Config, SettingsError> {
+        let cli = Cli::try_parse_from(["sesemi-semirt", "serve"].iter().chain(flags)).unwrap();
+        let CliCommand::Serve(args) = cli.command;
+        args.resolve()
+    }
+
+    #[test]
+    fn what_is_missing_or_out_of_range_is_named() {
+        let id = "ab".repeat(32);
+        let base = [
+            "--keyservice",
+            "127.0.0.1:1",
+            "--keyservice-id",
+            &id,
+            "--keyservice-code",
+            &id,
+            "--store",
+            "s",
+        ];
+        assert!(resolve(&base).is_ok());
+        assert!(
+            resolve(&base[..6])
+                .unwrap_err()
+                .to_string()
+                .contains("--store")
+        );
+        let slots: Vec<&str> = base.iter().copied().chain(["--slots", "0"]).collect();
+        assert!(
+            resolve(&slots)
+                .unwrap_err()
+                .to_string()
+                .contains("slots must be 1 to 256")
+        );
+    }
+
+    #[test]
+    fn an_environment_that_makes_the_engine_talk_is_refused() {
+        let check = |name: &str| check_environment([name.into()]);
+        assert!(
+            check("RTEN_TIMING")
+                .unwrap_err()
+                .to_string()
+                .contains("RTEN_TIMING")
+        );
+        assert!(check("RTEN_NUM_THREADS").is_ok());
+        assert!(check("PATH").is_ok());
+    }
+}

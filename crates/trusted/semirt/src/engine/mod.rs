@@ -1,0 +1,110 @@
+//! What runs a model. One trait, because an engine is most of the trusted code and owners choose which one they trust; each
+//! engine is a SeMIRT image with a measurement of its own.
+
+pub mod rten;
+
+use sesemi_protocol::package::Manifest;
+use sesemi_protocol::tensor::{Tensor, TensorView};
+
+/// Why an engine did not do what was asked.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum EngineError {
+    /// The model does not load here.
+    #[error("the model does not load: {0}")]
+    Load(String),
+    /// The model and its manifest disagree.
+    #[error("the model is not what its manifest says: {0}")]
+    Manifest(String),
+    /// The inputs do not fit.
+    #[error("{0}")]
+    Input(String),
+    /// The run failed.
+    #[error("the run failed: {0}")]
+    Run(String),
+}
+
+/// Loads models.
+pub trait Engine: Send + Sync {
+    /// Its name, for logs.
+    fn name(&self) -> &'static str;
+
+    /// Loads a decrypted model and checks it against its manifest. Blocks for as long as that takes.
+    ///
+    /// # Errors
+    /// [`EngineError::Load`] or [`EngineError::Manifest`].
+    fn load(
+        &self,
+        manifest: &Manifest,
+        model: Vec<u8>,
+    ) -> Result<Box<dyn LoadedModel>, EngineError>;
+}
+
+/// A loaded model: one copy, shared by all executions.
+pub trait LoadedModel: Send + Sync {
+    /// Makes an execution: the buffers that one run at a time needs. It is kept and used again.
+    ///
+    /// # Errors
+    /// [`EngineError::Run`] if buffers cannot be had.
+    fn execution(&self) -> Result<Box<dyn Execution>, EngineError>;
+}
+
+/// What one run at a time needs.
+pub trait Execution: Send {
+    /// Runs the model; the outputs come in the manifest's order, or in that of `wanted` if it is not empty. Nothing of the
+    /// inputs stays behind in the execution's own buffers. Blocks for as long as the run takes.
+    ///
+    /// # Errors
+    /// [`EngineError::Input`] if the inputs do not fit, [`EngineError::Run`] if the run fails.
+    fn run(
+        &mut self,
+        inputs: &[TensorView<'_>],
+        wanted: &[String],
+    ) -> Result<Vec<Tensor>, EngineError>;
+}
+
+/// Checks inputs and wanted outputs against the manifest, for all engines alike.
+///
+/// # Errors
+/// [`EngineError::Input`], with a sentence for the user.
+pub fn check_request(
+    manifest: &Manifest,
+    inputs: &[TensorView<'_>],
+    wanted: &[String],
+) -> Result<(), EngineError> {
+    for spec in &manifest.inputs {
+        let mut matching = inputs.iter().filter(|input| input.name == spec.name);
+        let (Some(input), None) = (matching.next(), matching.next()) else {
+            let name = &spec.name;
+            return Err(EngineError::Input(format!(
+                "input '{name}' must be given once"
+            )));
+        };
+        if !spec.fits(input.data_type, input.shape) {
+            return Err(EngineError::Input(format!(
+                "input '{}' must be {}, not {} {:?}",
+                spec.name,
+                spec.describe(),
+                input.data_type.as_str(),
+                input.shape
+            )));
+        }
+    }
+    let unknown = inputs
+        .iter()
+        .map(|input| input.name)
+        .find(|name| manifest.inputs.iter().all(|spec| spec.name != *name));
+    if let Some(name) = unknown {
+        return Err(EngineError::Input(format!(
+            "the model has no input '{name}'"
+        )));
+    }
+    let unknown = wanted
+        .iter()
+        .find(|name| manifest.outputs.iter().all(|spec| spec.name != **name));
+    match unknown {
+        Some(name) => Err(EngineError::Input(format!(
+            "the model has no output '{name}'"
+        ))),
+        None => Ok(()),
+    }
+}

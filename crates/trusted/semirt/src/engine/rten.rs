@@ -1,0 +1,390 @@
+//! The embedded engine: RTen, pure Rust, static, nothing to install. (The role TFLM has in the paper.)
+//!
+//! RTen knows four element types; the other types of the protocol are converted where that loses nothing, and refused where
+//! it would. It panics on some malformed models, so loading and running are fenced: a panic becomes an error and the
+//! execution is thrown away.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+
+use ::rten::{
+    DataType as RtenType, Dimension as RtenDimension, Model, ModelOptions, NodeId, RunOptions,
+    ThreadPool, Value, ValueOrView, ValueType,
+};
+use rten_tensor::Layout as _;
+use sesemi_protocol::package::{Dimension, Manifest, TensorSpec};
+use sesemi_protocol::tensor::{DataType, Tensor, TensorView};
+use zeroize::Zeroize as _;
+
+use super::{Engine, EngineError, Execution, LoadedModel, check_request};
+
+/// RTen with its own threads.
+pub struct Rten {
+    threads: Arc<ThreadPool>,
+}
+
+impl core::fmt::Debug for Rten {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.write_str("Rten(..)")
+    }
+}
+
+impl Rten {
+    /// An engine that uses this many threads for each run.
+    #[must_use]
+    pub fn new(threads: usize) -> Self {
+        Self {
+            threads: Arc::new(ThreadPool::with_num_threads(threads)),
+        }
+    }
+}
+
+struct RtenModel {
+    model: Arc<Model>,
+    manifest: Arc<Manifest>,
+    threads: Arc<ThreadPool>,
+}
+
+/// Buffers for one run at a time. RTen has its own for what lies between inputs and outputs.
+struct RtenExecution {
+    model: Arc<Model>,
+    manifest: Arc<Manifest>,
+    options: RunOptions,
+}
+
+impl Engine for Rten {
+    fn name(&self) -> &'static str {
+        "rten"
+    }
+
+    fn load(
+        &self,
+        manifest: &Manifest,
+        bytes: Vec<u8>,
+    ) -> Result<Box<dyn LoadedModel>, EngineError> {
+        let model = fence(|| ModelOptions::with_all_ops().load(bytes))
+            .map_err(EngineError::Load)?
+            .map_err(|e| EngineError::Load(e.to_string()))?;
+        for spec in &manifest.inputs {
+            check_spec(&model, spec, "input", model.input_ids())?;
+        }
+        for spec in &manifest.outputs {
+            check_spec(&model, spec, "output", model.output_ids())?;
+        }
+        if model.input_ids().len() != manifest.inputs.len() {
+            return Err(EngineError::Manifest("it has other inputs".into()));
+        }
+        Ok(Box::new(RtenModel {
+            model: Arc::new(model),
+            manifest: Arc::new(manifest.clone()),
+            threads: self.threads.clone(),
+        }))
+    }
+}
+
+impl LoadedModel for RtenModel {
+    fn execution(&self) -> Result<Box<dyn Execution>, EngineError> {
+        Ok(Box::new(RtenExecution {
+            model: self.model.clone(),
+            manifest: self.manifest.clone(),
+            options: RunOptions::default().with_thread_pool(Some(self.threads.clone())),
+        }))
+    }
+}
+
+impl Execution for RtenExecution {
+    fn run(
+        &mut self,
+        inputs: &[TensorView<'_>],
+        wanted: &[String],
+    ) -> Result<Vec<Tensor>, EngineError> {
+        check_request(&self.manifest, inputs, wanted)?;
+        let specs = wanted_specs(&self.manifest, wanted);
+        let ids: Vec<NodeId> = specs
+            .iter()
+            .map(|spec| node(&self.model, &spec.name))
+            .collect::<Result<_, _>>()?;
+        let values = inputs
+            .iter()
+            .map(|input| Ok((node(&self.model, input.name)?, to_value(input)?.into())))
+            .collect::<Result<Vec<(NodeId, ValueOrView<'_>)>, EngineError>>()?;
+        let options = self.options.clone();
+        let outputs = fence(|| self.model.run(values, &ids, Some(options)))
+            .map_err(EngineError::Run)?
+            .map_err(|e| EngineError::Run(e.to_string()))?;
+        specs
+            .iter()
+            .zip(outputs)
+            .map(|(spec, value)| from_value(spec, value))
+            .collect()
+    }
+}
+
+/// Runs engine code that may panic. Whatever it was working on is not used again.
+fn fence<T>(work: impl FnOnce() -> T) -> Result<T, String> {
+    catch_unwind(AssertUnwindSafe(work)).map_err(|_| "the engine panicked".to_owned())
+}
+
+fn wanted_specs<'m>(manifest: &'m Manifest, wanted: &[String]) -> Vec<&'m TensorSpec> {
+    if wanted.is_empty() {
+        return manifest.outputs.iter().collect();
+    }
+    wanted
+        .iter()
+        .filter_map(|name| manifest.outputs.iter().find(|spec| spec.name == *name))
+        .collect()
+}
+
+fn node(model: &Model, name: &str) -> Result<NodeId, EngineError> {
+    model
+        .node_id(name)
+        .map_err(|e| EngineError::Run(e.to_string()))
+}
+
+/// The engine's element type for one of the protocol's; `None` where it has none.
+fn engine_type(data_type: DataType) -> Option<RtenType> {
+    match data_type {
+        DataType::Fp32 => Some(RtenType::Float),
+        DataType::Int32 | DataType::Int64 | DataType::Bool => Some(RtenType::Int32),
+        DataType::Int8 => Some(RtenType::Int8),
+        DataType::Uint8 => Some(RtenType::UInt8),
+        _ => None,
+    }
+}
+
+/// Checks that the model has this input or output, of this type and shape as far as the model says.
+fn check_spec(
+    model: &Model,
+    spec: &TensorSpec,
+    what: &str,
+    ids: &[NodeId],
+) -> Result<(), EngineError> {
+    let wrong = |why: &str| EngineError::Manifest(format!("{what} '{}' {why}", spec.name));
+    let expected = engine_type(spec.data_type)
+        .ok_or_else(|| wrong("has a data type that this engine does not know"))?;
+    let id = model
+        .node_id(&spec.name)
+        .ok()
+        .filter(|id| ids.contains(id))
+        .ok_or_else(|| wrong("is missing"))?;
+    let info = model.node_info(id).ok_or_else(|| wrong("is missing"))?;
+    match info.dtype() {
+        Some(ValueType::Tensor(found)) if found == expected => {}
+        // The graph need not name the types of outputs; inputs it must.
+        None if what == "output" => {}
+        _ => return Err(wrong("has another data type")),
+    }
+    let Some(shape) = info.shape() else {
+        return Ok(());
+    };
+    let fits = shape.len() == spec.shape.len()
+        && shape
+            .iter()
+            .zip(&spec.shape)
+            .all(|(found, said)| match (found, said) {
+                (RtenDimension::Fixed(found), Dimension::Fixed(said)) => *found as u64 == *said,
+                (RtenDimension::Symbolic(_), _) => true,
+                (RtenDimension::Fixed(_), Dimension::Dynamic) => false,
+            });
+    if fits {
+        Ok(())
+    } else {
+        Err(wrong("has another shape"))
+    }
+}
+
+/// Hands an input to the engine. Its shape and length were checked against each other when the envelope was opened.
+fn to_value(input: &TensorView<'_>) -> Result<Value, EngineError> {
+    let failed =
+        |e: &dyn core::fmt::Display| EngineError::Input(format!("input '{}': {e}", input.name));
+    let shape: Vec<usize> = input
+        .shape
+        .iter()
+        .map(|extent| usize::try_from(*extent))
+        .collect::<Result<_, _>>()
+        .map_err(|e| failed(&e))?;
+    match input.data_type {
+        DataType::Fp32 => {
+            let (values, _) = input.data.as_chunks::<4>();
+            let values: Vec<f32> = values.iter().map(|b| f32::from_le_bytes(*b)).collect();
+            Value::from_shape(shape.as_slice(), values).map_err(|e| failed(&e))
+        }
+        DataType::Int32 => {
+            let (values, _) = input.data.as_chunks::<4>();
+            let values: Vec<i32> = values.iter().map(|b| i32::from_le_bytes(*b)).collect();
+            Value::from_shape(shape.as_slice(), values).map_err(|e| failed(&e))
+        }
+        DataType::Int64 => {
+            let (values, _) = input.data.as_chunks::<8>();
+            let values: Vec<i32> = values
+                .iter()
+                .map(|b| i32::try_from(i64::from_le_bytes(*b)))
+                .collect::<Result<_, _>>()
+                .map_err(|_| failed(&"this engine takes INT64 values from -2^31 to 2^31-1"))?;
+            Value::from_shape(shape.as_slice(), values).map_err(|e| failed(&e))
+        }
+        DataType::Bool => {
+            let values: Vec<i32> = input.data.iter().map(|b| i32::from(*b != 0)).collect();
+            Value::from_shape(shape.as_slice(), values).map_err(|e| failed(&e))
+        }
+        DataType::Uint8 => {
+            Value::from_shape(shape.as_slice(), input.data.to_vec()).map_err(|e| failed(&e))
+        }
+        DataType::Int8 => {
+            let values: Vec<i8> = input.data.iter().map(|b| b.cast_signed()).collect();
+            Value::from_shape(shape.as_slice(), values).map_err(|e| failed(&e))
+        }
+        _ => Err(failed(&"this engine does not know its data type")),
+    }
+}
+
+/// Takes an output from the engine, in the type that the manifest promises.
+fn from_value(spec: &TensorSpec, value: Value) -> Result<Tensor, EngineError> {
+    let shape = value.shape().iter().map(|extent| *extent as u64).collect();
+    let data = match (spec.data_type, value) {
+        (DataType::Fp32, Value::FloatTensor(t)) => little_endian(t.into_data(), f32::to_le_bytes),
+        (DataType::Int32, Value::Int32Tensor(t)) => little_endian(t.into_data(), i32::to_le_bytes),
+        (DataType::Int64, Value::Int32Tensor(t)) => {
+            little_endian(t.into_data(), |v: i32| i64::from(v).to_le_bytes())
+        }
+        (DataType::Bool, Value::Int32Tensor(t)) => {
+            little_endian(t.into_data(), |v: i32| [u8::from(v != 0)])
+        }
+        (DataType::Int8, Value::Int8Tensor(t)) => little_endian(t.into_data(), i8::to_le_bytes),
+        (DataType::Uint8, Value::UInt8Tensor(t)) => t.into_data(),
+        _ => {
+            return Err(EngineError::Run(format!(
+                "output '{}' is not of the type that the manifest says",
+                spec.name
+            )));
+        }
+    };
+    Ok(Tensor {
+        name: spec.name.clone(),
+        data_type: spec.data_type,
+        shape,
+        data,
+    })
+}
+
+/// The bytes of an output; the engine's own buffer is wiped.
+fn little_endian<T, const N: usize>(mut values: Vec<T>, bytes: impl Fn(T) -> [u8; N]) -> Vec<u8>
+where
+    T: Copy + zeroize::Zeroize,
+{
+    let out = values.iter().flat_map(|value| bytes(*value)).collect();
+    values.zeroize();
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use sesemi_protocol::package::ModelFormat;
+
+    use super::*;
+
+    const MODEL: &[u8] = include_bytes!("../../../../../models/breast-cancer/breast-cancer.onnx");
+
+    fn spec(name: &str, extent: u64) -> TensorSpec {
+        TensorSpec {
+            name: name.into(),
+            data_type: DataType::Fp32,
+            shape: vec![Dimension::Dynamic, Dimension::Fixed(extent)],
+        }
+    }
+
+    fn manifest() -> Manifest {
+        Manifest {
+            format: ModelFormat::Onnx,
+            inputs: vec![spec("features", 30)],
+            outputs: vec![spec("probabilities", 2)],
+        }
+    }
+
+    fn load(manifest: &Manifest) -> Result<Box<dyn LoadedModel>, EngineError> {
+        Rten::new(1).load(manifest, MODEL.to_vec())
+    }
+
+    #[test]
+    fn a_model_runs_on_any_batch_and_probabilities_sum_to_one() {
+        let model = load(&manifest()).unwrap();
+        let mut execution = model.execution().unwrap();
+        for batch in [1u64, 4] {
+            let input =
+                Tensor::fp32("features", &[batch, 30], &vec![1.0; batch as usize * 30]).unwrap();
+            let outputs = execution.run(&[input.view()], &[]).unwrap();
+            assert_eq!(outputs[0].shape, [batch, 2]);
+            let values = outputs[0].to_fp32().unwrap();
+            assert!(
+                values
+                    .chunks(2)
+                    .all(|row| (row[0] + row[1] - 1.0).abs() < 1e-5)
+            );
+        }
+    }
+
+    #[test]
+    fn inputs_that_do_not_fit_are_refused_with_a_sentence() {
+        let model = load(&manifest()).unwrap();
+        let mut execution = model.execution().unwrap();
+        let good = Tensor::fp32("features", &[1, 30], &[1.0; 30]).unwrap();
+        let narrow = Tensor::fp32("features", &[1, 29], &[1.0; 29]).unwrap();
+        let other = Tensor::fp32("other", &[1], &[1.0]).unwrap();
+        for inputs in [
+            vec![],
+            vec![narrow.view()],
+            vec![good.view(), good.view()],
+            vec![good.view(), other.view()],
+        ] {
+            assert!(matches!(
+                execution.run(&inputs, &[]),
+                Err(EngineError::Input(_))
+            ));
+        }
+        assert!(matches!(
+            execution.run(&[good.view()], &["x".into()]),
+            Err(EngineError::Input(_))
+        ));
+        assert!(
+            execution
+                .run(&[good.view()], &["probabilities".into()])
+                .is_ok()
+        );
+    }
+
+    #[test]
+    fn a_model_that_is_not_what_its_manifest_says_is_refused() {
+        let wrong = [
+            Manifest {
+                inputs: vec![spec("features", 31)],
+                ..manifest()
+            },
+            Manifest {
+                inputs: vec![spec("other", 30)],
+                ..manifest()
+            },
+            Manifest {
+                inputs: vec![],
+                ..manifest()
+            },
+            Manifest {
+                outputs: vec![spec("features", 30)],
+                ..manifest()
+            },
+        ];
+        for manifest in wrong {
+            assert!(
+                matches!(load(&manifest), Err(EngineError::Manifest(_))),
+                "{manifest:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn what_is_no_model_is_refused() {
+        for bytes in [&b""[..], b"garbage", &MODEL[..MODEL.len() / 2]] {
+            let loaded = Rten::new(1).load(&manifest(), bytes.to_vec());
+            assert!(loaded.is_err());
+        }
+    }
+}

@@ -1,0 +1,34 @@
+//! SeMIRT: the enclave runtime inside every serverless instance (the paper's SeMIRT).
+//!
+//! One enclave serves many requests of many users at once and shares one copy of a model between them. A request is *cold*
+//! if it is the first of its instance, *warm* if a key, the model or an execution buffer was missing, *hot* if all were
+//! there.
+//!
+//! - [`runtime`]: the way of a request, from ciphertext to ciphertext;
+//! - [`keys`]: leases from KeyService, kept until they run out;
+//! - [`models`]: decrypted models within a memory budget;
+//! - [`single_flight`]: many requests for one thing cause one fetch, and a failure leaves nothing behind;
+//! - [`engine`]: what runs a model;
+//! - [`http`]: the serverless platform's contract and the raw endpoint;
+//! - [`config`], [`metrics`].
+
+#![forbid(unsafe_code)]
+#![cfg_attr(
+    test,
+    allow(
+        clippy::unwrap_used,
+        clippy::expect_used,
+        clippy::panic,
+        clippy::indexing_slicing,
+        clippy::arithmetic_side_effects
+    )
+)]
+
+pub mod config;
+pub mod engine;
+pub mod http;
+pub mod keys;
+pub mod metrics;
+pub mod models;
+pub mod runtime;
+pub mod single_flight;

@@ -1,0 +1,132 @@
+//! The SeMIRT binary with the embedded engine: find the TEE, then serve until told to stop. Keys and models come with the
+//! first request.
+
+#![forbid(unsafe_code)]
+
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use clap::Parser as _;
+use object_store::local::LocalFileSystem;
+use sesemi_attest::channel::{ChannelError, Connector, ExpectedService};
+use sesemi_attest::session::KeyServiceSession;
+use sesemi_attest::{AppraisalError, AppraisalPolicy, Attester, AttesterError, SystemClock, tee};
+use sesemi_process::settings::SettingsError;
+use sesemi_process::trust::TrustError;
+use sesemi_process::{http, lifecycle};
+use sesemi_protocol::SystemEntropy;
+use sesemi_semirt::config::{Cli, CliCommand, Config, check_environment};
+use sesemi_semirt::engine::rten::Rten;
+use sesemi_semirt::http::{BOUNDS, Endpoints};
+use sesemi_semirt::keys::{FromKeyService, Keys};
+use sesemi_semirt::metrics::Metrics;
+use sesemi_semirt::models::Models;
+use sesemi_semirt::runtime::{Capacity, Runtime};
+use tokio::net::TcpListener;
+
+/// Threads of the runtime: fixed, because some TEEs must know their number in advance.
+const THREADS: usize = 2;
+/// How often leases that have ended are wiped.
+const SWEEP: Duration = Duration::from_secs(5);
+
+/// Why SeMIRT ended.
+#[derive(Debug, thiserror::Error)]
+enum MainError {
+    #[error(transparent)]
+    Settings(#[from] SettingsError),
+    #[error(transparent)]
+    Trust(#[from] TrustError),
+    #[error("cannot use {0}")]
+    Io(String, #[source] std::io::Error),
+    #[error("cannot use the object store")]
+    Store(#[from] object_store::Error),
+    #[error(transparent)]
+    Tee(#[from] AttesterError),
+    #[error(transparent)]
+    Channel(#[from] ChannelError),
+    #[error(transparent)]
+    Appraisal(#[from] AppraisalError),
+}
+
+fn main() -> ExitCode {
+    let CliCommand::Serve(args) = Cli::parse().command;
+    lifecycle::start_logs();
+    let config = check_environment(std::env::vars_os().map(|(name, _)| name))
+        .and_then(|()| args.resolve())
+        .map_err(MainError::from);
+    lifecycle::exit_code(config.and_then(run))
+}
+
+fn run(config: Config) -> Result<(), MainError> {
+    let attester = tee::detect()?;
+    tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(THREADS)
+        // Runs, loads and file reads; each run holds a slot, so this many can never all be busy with runs.
+        .max_blocking_threads(config.slots.saturating_add(8))
+        .enable_all()
+        .build()
+        .map_err(|e| MainError::Io("the runtime".into(), e))?
+        .block_on(serve(config, attester))
+}
+
+async fn serve(config: Config, attester: Arc<dyn Attester>) -> Result<(), MainError> {
+    let runtime = Arc::new(assemble(&config, attester.clone())?);
+    let listener = TcpListener::bind(config.listen)
+        .await
+        .map_err(|e| MainError::Io(format!("the address {}", config.listen), e))?;
+    let stop = lifecycle::stop_signal().map_err(|e| MainError::Io("signals".into(), e))?;
+    announce(&listener, &*attester).map_err(|e| MainError::Io("standard output".into(), e))?;
+
+    let sweeping = {
+        let runtime = runtime.clone();
+        tokio::spawn(async move {
+            loop {
+                tokio::time::sleep(SWEEP).await;
+                runtime.keys().sweep();
+            }
+        })
+    };
+    let endpoints = Endpoints::new(runtime, stop.clone());
+    http::serve(listener, Arc::new(endpoints), BOUNDS, stop).await;
+    sweeping.abort();
+    tracing::info!("stopped");
+    Ok(())
+}
+
+fn assemble(config: &Config, attester: Arc<dyn Attester>) -> Result<Runtime, MainError> {
+    let entropy = Arc::new(SystemEntropy::new());
+    let connector = Connector::for_enclave(
+        config.trust.verifier()?,
+        AppraisalPolicy::reference_values([config.keyservice_code])?,
+        Arc::new(SystemClock),
+        entropy.clone(),
+        attester,
+    )?;
+    let expected = ExpectedService::Pinned(config.keyservice_id);
+    let session = KeyServiceSession::new(connector, config.keyservice, expected);
+    let keys = Keys::new(Arc::new(FromKeyService(Arc::new(session))));
+    let store = LocalFileSystem::new_with_prefix(&config.store)?;
+    let engine = Arc::new(Rten::new(config.engine_threads));
+    let models = Models::new(Arc::new(store), engine, config.model_memory);
+    let capacity = Capacity {
+        slots: config.slots,
+        queue: config.queue,
+    };
+    Ok(Runtime::new(
+        keys,
+        models,
+        capacity,
+        entropy,
+        Metrics::new(),
+    ))
+}
+
+fn announce(listener: &TcpListener, attester: &dyn Attester) -> std::io::Result<()> {
+    lifecycle::announce(&serde_json::json!({
+        "event": "listening",
+        "address": listener.local_addr()?.to_string(),
+        "tee": attester.name(),
+        "pid": std::process::id(),
+    }))
+}

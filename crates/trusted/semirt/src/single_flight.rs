@@ -1,0 +1,173 @@
+//! Single flight: however many callers want one thing at once, it is fetched once, and all get that result.
+//!
+//! A fetch runs as a task of its own, so a caller that leaves does not stop it for the others. A fetch that fails leaves no
+//! entry: all who waited get the error, and the next caller starts afresh.
+
+use std::collections::HashMap;
+use std::hash::Hash;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use futures::FutureExt as _;
+use futures::future::{BoxFuture, Shared};
+
+type Flight<V, E> = Shared<BoxFuture<'static, Result<V, E>>>;
+
+/// Fetches under way, by key.
+pub struct SingleFlight<K, V, E> {
+    flights: Arc<Mutex<HashMap<K, Flight<V, E>>>>,
+}
+
+impl<K, V, E> core::fmt::Debug for SingleFlight<K, V, E> {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.write_str("SingleFlight(..)")
+    }
+}
+
+impl<K, V, E> Default for SingleFlight<K, V, E> {
+    fn default() -> Self {
+        Self {
+            flights: Arc::default(),
+        }
+    }
+}
+
+impl<K, V, E> SingleFlight<K, V, E>
+where
+    K: Hash + Eq + Clone + Send + 'static,
+    V: Clone + Send + Sync + 'static,
+    E: Clone + Send + Sync + From<Ended> + 'static,
+{
+    /// Joins the fetch for `key`, or starts `fetch` if none is under way. `fetch` should itself put its result wherever
+    /// later callers look first.
+    ///
+    /// # Errors
+    /// Whatever the fetch fails with, or [`Ended`] if its task was stopped.
+    pub async fn join<F>(&self, key: K, fetch: impl FnOnce() -> F) -> Result<V, E>
+    where
+        F: Future<Output = Result<V, E>> + Send + 'static,
+    {
+        let flight = {
+            let mut flights = lock(&self.flights);
+            match flights.get(&key) {
+                Some(flight) => flight.clone(),
+                None => {
+                    let flight = self.start(key.clone(), fetch());
+                    flights.insert(key, flight.clone());
+                    flight
+                }
+            }
+        };
+        flight.await
+    }
+
+    fn start<F>(&self, key: K, fetch: F) -> Flight<V, E>
+    where
+        F: Future<Output = Result<V, E>> + Send + 'static,
+    {
+        let landing = Landing {
+            key,
+            flights: self.flights.clone(),
+        };
+        let task = tokio::spawn(async move {
+            // Dropped however the fetch ends, also by a panic: the entry never outlives it.
+            let _landing = landing;
+            fetch.await
+        });
+        async move { task.await.unwrap_or_else(|_| Err(Ended.into())) }
+            .boxed()
+            .shared()
+    }
+}
+
+/// The task of a fetch ended without a result: it panicked, or the runtime is shutting down.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the fetch ended without a result")]
+pub struct Ended;
+
+/// Removes a flight's entry when it ends.
+struct Landing<K: Hash + Eq, V, E> {
+    key: K,
+    flights: Arc<Mutex<HashMap<K, Flight<V, E>>>>,
+}
+
+impl<K: Hash + Eq, V, E> Drop for Landing<K, V, E> {
+    fn drop(&mut self) {
+        lock(&self.flights).remove(&self.key);
+    }
+}
+
+/// No code that can panic runs under this lock.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicU32, Ordering};
+
+    use super::*;
+
+    #[derive(Debug, Clone, PartialEq)]
+    struct Failure(&'static str);
+
+    impl From<Ended> for Failure {
+        fn from(_: Ended) -> Self {
+            Self("ended")
+        }
+    }
+
+    type Flights = SingleFlight<u8, u32, Failure>;
+
+    #[tokio::test]
+    async fn a_hundred_callers_cause_one_fetch() {
+        let (flights, fetches) = (Flights::default(), AtomicU32::new(0));
+        let calls = (0..100).map(|_| {
+            flights.join(1, || {
+                let n = fetches.fetch_add(1, Ordering::SeqCst);
+                async move {
+                    tokio::task::yield_now().await;
+                    Ok(n)
+                }
+            })
+        });
+        let results = futures::future::join_all(calls).await;
+        assert!(results.iter().all(|result| *result == Ok(0)));
+        assert_eq!(fetches.load(Ordering::SeqCst), 1);
+    }
+
+    #[tokio::test]
+    async fn a_failed_or_panicking_fetch_tells_all_who_wait_and_leaves_nothing() {
+        let flights = Flights::default();
+        let failing = (0..10).map(|_| flights.join(1, || async { Err(Failure("no")) }));
+        let results = futures::future::join_all(failing).await;
+        assert!(results.iter().all(|result| *result == Err(Failure("no"))));
+        let ended = flights.join(1, || async { panic!("a defect") }).await;
+        assert_eq!(ended, Err(Failure("ended")));
+        assert!(lock(&flights.flights).is_empty());
+        assert_eq!(flights.join(1, || async { Ok(7) }).await, Ok(7));
+    }
+
+    #[tokio::test]
+    async fn a_caller_that_leaves_does_not_stop_the_fetch_for_others() {
+        let flights = Arc::new(Flights::default());
+        let (release, released) = tokio::sync::oneshot::channel::<()>();
+        let first = {
+            let flights = flights.clone();
+            tokio::spawn(async move {
+                flights
+                    .join(1, || async {
+                        let _ = released.await;
+                        Ok(1)
+                    })
+                    .await
+            })
+        };
+        while lock(&flights.flights).is_empty() {
+            tokio::task::yield_now().await;
+        }
+        let second = flights.join(1, || async { Ok(2) });
+        first.abort();
+        release.send(()).unwrap();
+        assert_eq!(second.await, Ok(1));
+    }
+}

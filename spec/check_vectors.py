@@ -1,0 +1,791 @@
+"""Checks the test vectors of this folder with nothing of SeSeMI's own code: Python, PyPI libraries and the specification.
+
+Every positive vector is made again from its inputs and compared byte for byte, then opened or verified; signed messages
+and envelopes a second time by pycose, and the ciphertext of every model package by Tink itself, which also writes each one.
+Every negative vector must be refused, for the reason that the file gives. Exits with 1 on any mismatch.
+
+    python3 -m venv venv && venv/bin/pip install -r spec/requirements.txt && venv/bin/python spec/check_vectors.py
+"""
+
+import hashlib
+import io
+import json
+import re
+import sys
+from pathlib import Path
+
+import cbor2
+import tink
+from cryptography.exceptions import InvalidSignature, InvalidTag
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from cryptography.hazmat.primitives.kdf.hkdf import HKDF
+from pycose.keys import OKPKey, SymmetricKey
+from pycose.keys.curves import Ed25519
+from pycose.messages import Enc0Message, Sign1Message
+from tink import cleartext_keyset_handle, streaming_aead
+from tink.proto import aes_gcm_hkdf_streaming_pb2, common_pb2, tink_pb2
+
+VECTORS = Path(__file__).resolve().parent / "vectors"
+MIB = 1 << 20
+
+
+class Refused(Exception):
+    """A reader refuses a message; the reason is the first check that failed."""
+
+    def __init__(self, reason, why=""):
+        super().__init__(f"{reason}: {why}")
+        self.reason = reason
+
+
+def unhex(text):
+    return bytes.fromhex(text)
+
+
+def sha256(data):
+    return hashlib.sha256(data).digest()
+
+
+# --- Deterministic CBOR (README.md, Conventions) -------------------------------------------------------------------
+
+
+def encode(value):
+    return cbor2.dumps(value, canonical=True)
+
+
+def decode(data, schema, reason, limit=None):
+    """The one value that `data` encode deterministically and that fits the schema, or a refusal for `reason`."""
+    if limit is not None and len(data) > limit:
+        raise Refused(reason, "too long")
+    try:
+        value = cbor2.loads(data)
+        if encode(value) != data:
+            raise Refused(reason, "not deterministic")
+    except Refused:
+        raise
+    except Exception as error:  # whatever the library says about bytes that are no CBOR
+        raise Refused(reason, repr(error)) from None
+    if not schema(value):
+        raise Refused(reason, f"another shape: {value!r:.100}")
+    return value
+
+
+def uint(bits, least=0):
+    return lambda v: type(v) is int and least <= v < 1 << bits
+
+
+def bstr(length=None):
+    return lambda v: type(v) is bytes and length in (None, len(v))
+
+
+def tstr(pattern=r"(?s).*"):
+    return lambda v: type(v) is str and re.fullmatch(pattern, v) is not None
+
+
+def is_list(v):
+    return type(v) in (list, tuple)
+
+
+def list_of(item):
+    return lambda v: is_list(v) and all(item(x) for x in v)
+
+
+def array(*items):
+    return lambda v: is_list(v) and len(v) == len(items) and all(f(x) for f, x in zip(items, v))
+
+
+def record(required, optional=None):
+    """A map with these integer keys; a field that is absent has no entry."""
+    fields = {**required, **(optional or {})}
+    return lambda v: (
+        type(v) is dict
+        and set(required) <= set(v) <= set(fields)
+        and all(type(k) is int and fields[k](x) for k, x in v.items())
+    )
+
+
+def choice(variants):
+    """`[index, [fields]]`."""
+    return lambda v: array(uint(32), is_list)(v) and v[0] in variants and variants[v[0]](v[1])
+
+
+NAME = r"[a-z0-9][a-z0-9._-]{0,63}"
+ID = bstr(32)
+VERSION = uint(32, least=1)
+MODEL = array(array(ID, tstr(NAME)), VERSION)
+STATE_POINT = record({0: ID, 1: uint(64)})
+REFUSAL = record({0: lambda v: uint(32)(v) and 1 <= v <= 18, 1: tstr()})
+DATA_TYPE = lambda v: uint(32)(v) and v <= 12
+TENSOR_INFO = record({0: tstr(), 1: DATA_TYPE, 2: list_of(uint(64)), 3: uint(64)})
+ROUTE = record({0: ID, 1: MODEL, 2: bstr(16), 3: uint(32)})
+REQUEST_HEAD = record({0: list_of(TENSOR_INFO), 1: list_of(tstr()), 2: STATE_POINT})
+REPORT = record({0: lambda v: uint(32)(v) and v <= 2, 1: record({i: uint(64) for i in range(5)})})
+RESPONSE_HEAD = record({0: list_of(TENSOR_INFO), 1: REPORT}, {2: REFUSAL})
+DIMENSION = choice({0: array(uint(64)), 1: array()})
+TENSOR_SPEC = record({0: tstr(), 1: DATA_TYPE, 2: list_of(DIMENSION)})
+MANIFEST = record({0: lambda v: type(v) is int and v == 1, 1: list_of(TENSOR_SPEC), 2: list_of(TENSOR_SPEC)})
+ACTION = choice({
+    0: array(bstr(32)),
+    1: array(tstr(NAME), VERSION, bstr(32), ID),
+    2: array(tstr(NAME), VERSION, ID, ID),
+    3: array(MODEL, uint(32), bstr(32), list_of(ID)),
+})
+COMMAND = record({0: ID, 1: uint(64), 2: ACTION})
+RECEIPT = record({0: STATE_POINT, 1: ID, 2: ID, 3: ID})
+RELEASE_REQUEST = record({0: MODEL, 1: ID, 2: uint(32), 3: uint(64)})
+LEASE = record({0: bstr(32), 1: ID, 2: bstr(32), 3: uint(32), 4: STATE_POINT})
+WIRE = {
+    "release_request": RELEASE_REQUEST,
+    "lease": LEASE,
+    "call": record({0: uint(64), 1: choice({0: array(bstr()), 1: array(RELEASE_REQUEST), 2: array()})}),
+    "reply": record({0: uint(64), 1: choice({
+        0: array(bstr()), 1: array(LEASE), 2: array(uint(64)), 3: array(REFUSAL), 4: array(uint(64)),
+    })}),
+}
+
+# --- Values as the vector files write them -------------------------------------------------------------------------
+
+DATA_TYPES = "BOOL UINT8 UINT16 UINT32 UINT64 INT8 INT16 INT32 INT64 FP16 FP32 FP64 BF16".split()
+SIZES = [1, 1, 2, 4, 8, 1, 2, 4, 8, 2, 4, 8, 2]
+REFUSALS = (
+    "malformed not_authentic unknown_principal unknown_model not_granted no_request_key not_attested replayed "
+    "already_exists stale_state wrong_service model_unavailable invalid_input engine_failed busy deadline_exceeded "
+    "keyservice_unavailable internal"
+).split()
+
+
+def model_of(text):
+    match = re.fullmatch(rf"([0-9a-fA-F]{{64}})/({NAME})@([1-9][0-9]*)", text, re.ASCII)
+    if match is None or int(match[3]) >= 1 << 32:
+        raise Refused("text", text)
+    return [[unhex(match[1]), match[2]], int(match[3])]
+
+
+def state_of(value):
+    return {0: unhex(value["service"]), 1: value["sequence"]}
+
+
+def refusal_of(value):
+    return {0: REFUSALS.index(value["code"]) + 1, 1: value["detail"]}
+
+
+def release_of(value):
+    return {0: model_of(value["model"]), 1: unhex(value["user"]), 2: value["epoch"], 3: value["at_least"]}
+
+
+def lease_of(value):
+    keys = [unhex(value[field]) for field in ("model_key", "manifest", "request_key")]
+    return {0: keys[0], 1: keys[1], 2: keys[2], 3: value["seconds"], 4: state_of(value["state"])}
+
+
+def manifest_of(value):
+    dimension = lambda d: [1, []] if d is None else [0, [d]]
+    spec = lambda s: {0: s["name"], 1: DATA_TYPES.index(s["data_type"]), 2: [dimension(d) for d in s["shape"]]}
+    assert value["format"] == "onnx"
+    return {0: 1, 1: [spec(s) for s in value["inputs"]], 2: [spec(s) for s in value["outputs"]]}
+
+
+def action_of(value):
+    [(kind, f)] = value.items()
+    if kind == "register":
+        return [0, [unhex(f["public_key"])]]
+    if kind == "put_model_key":
+        return [1, [f["name"], f["version"], unhex(f["key"]), unhex(f["manifest"])]]
+    if kind == "grant":
+        return [2, [f["name"], f["version"], unhex(f["user"]), unhex(f["code"])]]
+    return [3, [model_of(f["model"]), f["epoch"], unhex(f["key"]), [unhex(code) for code in f["codes"]]]]
+
+
+def body_of(value):
+    [(kind, content)] = value["body"].items()
+    body = {
+        "submit": lambda: [0, [unhex(content)]],
+        "release": lambda: [1, [release_of(content)]],
+        "state": lambda: [2, [] if content is None else [content]],
+        "receipt": lambda: [0, [unhex(content)]],
+        "lease": lambda: [1, [lease_of(content)]],
+        "refused": lambda: [3, [refusal_of(content)]],
+        "sequence_behind": lambda: [4, [content]],
+    }[kind]()
+    return {0: value["number"], 1: body}
+
+
+# --- Envelopes (envelope.md) ---------------------------------------------------------------------------------------
+
+
+def padded_length(length):
+    if length <= 512:
+        return 512
+    exponent = length.bit_length() - 1
+    zero_bits = exponent - exponent.bit_length()
+    mask = (1 << zero_bits) - 1
+    return (length + mask) & ~mask
+
+
+def hkdf(key, salt, info):
+    return HKDF(hashes.SHA256(), 32, salt, info).derive(key)
+
+
+def lay_out(head, tensors):
+    head = encode(head)
+    out = bytearray(len(head).to_bytes(4, "little") + head)
+    for tensor in tensors:
+        out.extend(bytes(-len(out) % 64) + unhex(tensor["data"]))
+    return bytes(out) + bytes(padded_length(len(out)) - len(out))
+
+
+def read_content(plaintext, schema):
+    """The head and the bytes of each tensor; refuses whatever is not laid out in the one way."""
+    length = int.from_bytes(plaintext[:4], "little")
+    if len(plaintext) < 4 or length > 65536 or 4 + length > len(plaintext):
+        raise Refused("content", "length of the head")
+    head = decode(plaintext[4 : 4 + length], schema, "content")
+    tensors, end = [], 4 + length
+    if len(head[0]) > 64:
+        raise Refused("content", "too many tensors")
+    for info in head[0]:
+        name, data_type, shape, size = (info[i] for i in range(4))
+        expected = SIZES[data_type]
+        for extent in shape:
+            expected *= extent
+            if expected >= 1 << 64:
+                raise Refused("content", "size of a tensor")
+        if not 1 <= len(name.encode()) <= 128 or len(shape) > 8 or size != expected:
+            raise Refused("content", "description of a tensor")
+        start = end + -end % 64
+        if any(plaintext[end:start]):
+            raise Refused("content", "gap")
+        end = start + size
+        tensors.append(plaintext[start:end])
+    if padded_length(end) != len(plaintext) or any(plaintext[end:]):
+        raise Refused("content", "padding")
+    return head, tensors
+
+
+def read_encrypt0(message):
+    any_value = lambda _: True
+    tagged = decode(message, any_value, "form", 64 * MIB)
+    shape = array(bstr(), record({5: bstr(12)}), bstr())
+    if not isinstance(tagged, cbor2.CBORTag) or tagged.tag != 16 or not shape(tagged.value):
+        raise Refused("form", "COSE_Encrypt0")
+    protected, unprotected, ciphertext = tagged.value
+    if len(ciphertext) < 16:
+        raise Refused("form", "no tag")
+    return protected, unprotected[5], ciphertext
+
+
+def read_request_header(protected):
+    algorithm = lambda v: type(v) is int and v == 3
+    return decode(protected, record({1: algorithm, -65537: ROUTE}), "form", 512)[-65537]
+
+
+def binding_of(route, digest=None):
+    user, ((owner, name), version), request, epoch = (route[i] for i in range(4))
+    label = "sesemi/v1/request" if digest is None else "sesemi/v1/response"
+    return encode([label, user, [owner, name], version, epoch, request] + ([] if digest is None else [digest]))
+
+
+def decrypt(key, iv, ciphertext, protected, binding):
+    try:
+        return AESGCM(key).decrypt(iv, ciphertext, encode(["Encrypt0", protected, binding]))
+    except InvalidTag:
+        raise Refused("authenticity") from None
+
+
+def open_request(message, request_key):
+    protected, iv, ciphertext = read_encrypt0(message)
+    route = read_request_header(protected)
+    binding = binding_of(route)
+    plaintext = decrypt(hkdf(request_key, route[2], binding), iv, ciphertext, protected, binding)
+    return route, *read_content(plaintext, REQUEST_HEAD)
+
+
+def open_response(message, request):
+    protected, iv, ciphertext = read_encrypt0(message)
+    if protected != encode({1: 3}):
+        raise Refused("form", "response header")
+    route = route_of(request["route"])
+    binding = binding_of(route, digest_of(unhex(request["bytes"])))
+    key = hkdf(unhex(request["request_key"]), route[2], binding)
+    return read_content(decrypt(key, iv, ciphertext, protected, binding), RESPONSE_HEAD)
+
+
+def digest_of(request):
+    """SHA-256 over everything before the ciphertext, and the tag, which is its last 16 bytes."""
+    _, _, ciphertext = read_encrypt0(request)
+    return sha256(request[: len(request) - len(ciphertext)] + request[-16:])
+
+
+def route_of(value):
+    return {0: unhex(value["user"]), 1: model_of(value["model"]), 2: unhex(value["request"]), 3: value["epoch"]}
+
+
+def infos_of(tensors):
+    return [
+        {0: t["name"], 1: DATA_TYPES.index(t["data_type"]), 2: t["shape"], 3: len(unhex(t["data"]))} for t in tensors
+    ]
+
+
+def seal(case, route, head, tensors, protected, digest, request_key):
+    """All fields of a sealed message's vector."""
+    binding = binding_of(route, digest)
+    key = hkdf(request_key, route[2], binding)
+    plaintext = lay_out(head, tensors)
+    iv = unhex(case["iv"])
+    ciphertext = AESGCM(key).encrypt(iv, plaintext, encode(["Encrypt0", protected, binding]))
+    return {
+        "protected": protected,
+        "binding": binding,
+        "message_key": key,
+        "plaintext": plaintext,
+        "bytes": encode(cbor2.CBORTag(16, [protected, {5: iv}, ciphertext])),
+    }
+
+
+def check_request(case):
+    route = route_of(case["route"])
+    head = {0: infos_of(case["inputs"]), 1: case["outputs"], 2: state_of(case["seen"])}
+    protected = encode({1: 3, -65537: route})
+    made = seal(case, route, head, case["inputs"], protected, None, unhex(case["request_key"]))
+    compare(case, {**made, "digest": digest_of(made["bytes"])})
+    opened, opened_head, tensors = open_request(unhex(case["bytes"]), unhex(case["request_key"]))
+    expect(opened == route and opened_head == head, "opens to another request")
+    expect(tensors == [unhex(t["data"]) for t in case["inputs"]], "opens to other inputs")
+    pycose_opens(case)
+
+
+def check_response(case, requests):
+    request = requests[case["request"]]
+    times = [case["report"][step] for step in ("queue_us", "key_us", "load_us", "open_us", "run_us")]
+    path = ["cold", "warm", "hot"].index(case["report"]["path"])
+    head = {0: infos_of(case["outputs"]), 1: {0: path, 1: dict(enumerate(times))}}
+    if case["refusal"] is not None:
+        head[2] = refusal_of(case["refusal"])
+    made = seal(
+        case, route_of(request["route"]), head, case["outputs"], encode({1: 3}), unhex(request["digest"]),
+        unhex(request["request_key"]),
+    )
+    compare(case, made)
+    opened, tensors = open_response(unhex(case["bytes"]), request)
+    expect(opened == head, "opens to another head")
+    expect(tensors == [unhex(t["data"]) for t in case["outputs"]], "opens to other outputs")
+    pycose_opens(case)
+
+
+def pycose_opens(case):
+    message = Enc0Message.decode(unhex(case["bytes"]))
+    message.key = SymmetricKey(k=unhex(case["message_key"]))
+    message.external_aad = unhex(case["binding"])
+    expect(message.decrypt() == unhex(case["plaintext"]), "pycose opens it to another plaintext")
+
+
+def refuse_envelope(case, requests):
+    request = requests[case["request"]]
+    if case["as"] == "request":
+        open_request(unhex(case["bytes"]), unhex(request["request_key"]))
+    else:
+        open_response(unhex(case["bytes"]), request)
+
+
+# --- Model packages (model-package.md) -----------------------------------------------------------------------------
+
+
+def segments(length):
+    """Start and end of each segment's plaintext, or ciphertext if `length` counts the tags too."""
+    first = MIB - 40
+    starts = [0, *range(first, length, MIB)] if length > first else [0]
+    return zip(starts, [*starts[1:], length])
+
+
+def stream_seal(key, associated_data, plaintext, salt, prefix):
+    aead = AESGCM(hkdf(key, salt, associated_data))
+    out, rest, number = bytes([40]) + salt + prefix, memoryview(plaintext), 0
+    while True:
+        capacity = MIB - 16 - (40 if number == 0 else 0)
+        segment, rest = rest[:capacity], rest[capacity:]
+        nonce = prefix + number.to_bytes(4, "big") + bytes([0 if rest else 1])
+        out += aead.encrypt(nonce, bytes(segment), None)
+        if not rest:
+            return out
+        number += 1
+
+
+def stream_open(key, associated_data, stream):
+    if len(stream) < 40 or stream[0] != 40:
+        raise Refused("stream", "header")
+    salt, prefix, ciphertext = stream[1:33], stream[33:40], stream[40:]
+    aead = AESGCM(hkdf(key, salt, associated_data))
+    out = b""
+    for number, (start, end) in enumerate(segments(len(ciphertext))):
+        nonce = prefix + number.to_bytes(4, "big") + bytes([end == len(ciphertext)])
+        try:
+            out += aead.decrypt(nonce, ciphertext[start:end], None)
+        except (InvalidTag, ValueError):
+            raise Refused("stream", f"segment {number}") from None
+    return out
+
+
+def tink_primitive(key):
+    """Tink's streaming AEAD of type AES256_GCM_HKDF_1MB, from a keyset with the raw key."""
+    value = aes_gcm_hkdf_streaming_pb2.AesGcmHkdfStreamingKey(
+        version=0,
+        params=aes_gcm_hkdf_streaming_pb2.AesGcmHkdfStreamingParams(
+            ciphertext_segment_size=MIB, derived_key_size=32, hkdf_hash_type=common_pb2.SHA256
+        ),
+        key_value=key,
+    )
+    keyset = tink_pb2.Keyset(primary_key_id=1)
+    entry = keyset.key.add(status=tink_pb2.ENABLED, key_id=1, output_prefix_type=tink_pb2.RAW)
+    entry.key_data.type_url = streaming_aead.streaming_aead_key_templates.AES256_GCM_HKDF_1MB.type_url
+    entry.key_data.value = value.SerializeToString()
+    entry.key_data.key_material_type = tink_pb2.KeyData.SYMMETRIC
+    handle = cleartext_keyset_handle.read(tink.BinaryKeysetReader(keyset.SerializeToString()))
+    return handle.primitive(streaming_aead.StreamingAead)
+
+
+def tink_open(key, associated_data, stream):
+    with tink_primitive(key).new_decrypting_stream(io.BytesIO(stream), associated_data) as opened:
+        return opened.read()
+
+
+def tink_seal(key, associated_data, plaintext):
+    stream = io.BytesIO()
+    stream.close = lambda: None  # Tink closes what it wrote to; its bytes are wanted all the same
+    with tink_primitive(key).new_encrypting_stream(stream, associated_data) as sealing:
+        sealing.write(plaintext)
+    return stream.getvalue()
+
+
+def model_header(model):
+    encoded = encode(model)
+    return b"SESEMIPK" + (1).to_bytes(2, "big") + len(encoded).to_bytes(2, "big") + encoded
+
+
+def package_data(model):
+    return encode(["sesemi/v1/model-package", model[0], model[1]])
+
+
+def open_package(package, key, model, manifest_digest):
+    if len(package) < 12 or package[:10] != b"SESEMIPK\x00\x01":
+        raise Refused("header")
+    length = int.from_bytes(package[10:12], "big")
+    if length > 1024 or len(package) < 12 + length:
+        raise Refused("header")
+    if decode(package[12 : 12 + length], MODEL, "header") != model:
+        raise Refused("other model")
+    plaintext = stream_open(key, package_data(model), package[12 + length :])
+    size = int.from_bytes(plaintext[:4], "little")
+    if len(plaintext) < 4 or size > MIB or 4 + size > len(plaintext):
+        raise Refused("content", "manifest")
+    encoded = plaintext[4 : 4 + size]
+    if sha256(encoded) != manifest_digest:
+        raise Refused("other manifest")
+    manifest = decode(encoded, MANIFEST, "content")
+    starts = 4 + size + -(4 + size) % 4096
+    if starts > len(plaintext):
+        raise Refused("content", "model")
+    return manifest, plaintext[starts:]
+
+
+def model_bytes(case):
+    if "model_bytes" in case:
+        return unhex(case["model_bytes"])
+    rule = case["model_rule"]
+    period = bytes(range(rule["modulus"]))
+    return (period * (rule["length"] // rule["modulus"] + 1))[: rule["length"]]
+
+
+def check_package(case):
+    key, model, manifest = unhex(case["key"]), model_of(case["model"]), manifest_of(case["manifest"])
+    encoded = encode(manifest)
+    head = len(encoded).to_bytes(4, "little") + encoded
+    plaintext = head + bytes(-len(head) % 4096) + model_bytes(case)
+    header, data = model_header(model), package_data(model)
+    stream = stream_seal(key, data, plaintext, unhex(case["salt"]), unhex(case["nonce_prefix"]))
+    package = header + stream
+    compare(case, {
+        "header": header, "associated_data": data, "manifest_cbor": encoded, "manifest_digest": sha256(encoded),
+        "length": len(package), "sha256": sha256(package), **({"bytes": package} if "bytes" in case else {}),
+    })
+    opened = open_package(package, key, model, unhex(case["manifest_digest"]))
+    expect(opened == (manifest, model_bytes(case)), "opens to another package")
+    expect(tink_open(key, data, stream) == plaintext, "Tink opens it to another plaintext")
+    by_tink = tink_seal(key, data, plaintext)
+    salt, prefix = by_tink[1:33], by_tink[33:40]
+    expect(by_tink == stream_seal(key, data, plaintext, salt, prefix), "Tink writes other bytes for its salt and prefix")
+
+
+def refuse_package(case, packages):
+    of = packages[case["package"]]
+    field = lambda name: case.get(name, of[name])
+    key, model, package = unhex(field("key")), model_of(of["model"]), unhex(case["bytes"])
+    if case["refused_as"] == "stream":
+        try:
+            tink_open(key, package_data(model), package[len(unhex(of["header"])) :])
+        except Exception:  # Tink's bindings raise several kinds of errors
+            pass
+        else:
+            expect(False, "Tink opens it")
+    open_package(package, key, model, unhex(field("manifest_digest")))
+
+
+# --- Commands and receipts (commands-and-receipts.md) --------------------------------------------------------------
+
+
+def protected_of(key_id):
+    return encode({1: -8, 4: key_id})
+
+
+def to_be_signed(protected, label, payload):
+    return encode(["Signature1", protected, label.encode(), payload])
+
+
+def check_signed(case, label, payload):
+    private = Ed25519PrivateKey.from_private_bytes(unhex(case["seed"]))
+    public = private.public_key().public_bytes_raw()
+    protected = protected_of(sha256(public))
+    payload = encode(payload)
+    statement = to_be_signed(protected, label, payload)
+    message = encode(cbor2.CBORTag(18, [protected, {}, payload, private.sign(statement)]))
+    compare(case, {"payload": payload, "to_be_signed": statement, "bytes": message, "digest": sha256(message)})
+    cose = Sign1Message.decode(unhex(case["bytes"]))
+    cose.key = OKPKey(crv=Ed25519, x=public)
+    cose.external_aad = label.encode()
+    expect(cose.verify_signature(), "pycose does not verify it")
+    return public
+
+
+def read_sign1(message):
+    tagged = decode(message, lambda _: True, "form", 16 * 1024)
+    shape = array(bstr(), lambda v: v == {}, bstr(), bstr())
+    if not isinstance(tagged, cbor2.CBORTag) or tagged.tag != 18 or not shape(tagged.value):
+        raise Refused("form", "COSE_Sign1")
+    protected, _, payload, signature = tagged.value
+    algorithm = lambda v: type(v) is int and v == -8
+    key_id = decode(protected, record({1: algorithm, 4: bstr(32)}), "form")[4]
+    return key_id, protected, payload, signature
+
+
+def verify(message, public, label):
+    key_id, protected, payload, signature = read_sign1(message)
+    if sha256(public) != key_id:
+        raise Refused("authenticity", "another signer")
+    try:
+        Ed25519PublicKey.from_public_bytes(public).verify(signature, to_be_signed(protected, label, payload))
+    except InvalidSignature:
+        raise Refused("authenticity") from None
+    return payload
+
+
+def verify_command(message, public):
+    if public is None:
+        _, _, payload, _ = read_sign1(message)
+        index, fields = decode(payload, COMMAND, "content")[2]
+        if index != 0:
+            raise Refused("party", "the signer is not registered")
+        public = fields[0]
+    command = decode(verify(message, public, "sesemi/v1/command"), COMMAND, "content")
+    index, fields = command[2]
+    if index == 3 and not 1 <= len(fields[3]) <= 64:
+        raise Refused("party", "number of codes")
+    return command
+
+
+def verify_receipt(message, public, command):
+    receipt = decode(verify(message, public, "sesemi/v1/receipt"), RECEIPT, "content")
+    if receipt[0][0] != sha256(public) or receipt[3] != sha256(command):
+        raise Refused("party")
+    return receipt
+
+
+def check_command(case):
+    command = {0: unhex(case["service"]), 1: case["sequence"], 2: action_of(case["action"])}
+    public = check_signed(case, "sesemi/v1/command", command)
+    expect(verify_command(unhex(case["bytes"]), public) == command, "reads back as another command")
+    if "register" in case["action"]:
+        expect(verify_command(unhex(case["bytes"]), None) == command, "does not register")
+
+
+def check_receipt(case, commands):
+    receipt = {
+        0: state_of(case["state"]), 1: unhex(case["chain"]), 2: unhex(case["principal"]), 3: unhex(case["command"]),
+    }
+    public = check_signed(case, "sesemi/v1/receipt", receipt)
+    command = unhex(commands[case["command_name"]]["bytes"])
+    expect(verify_receipt(unhex(case["bytes"]), public, command) == receipt, "reads back as another receipt")
+
+
+def refuse_signed(case, _):
+    public = None if case["public_key"] is None else unhex(case["public_key"])
+    if case["as"] == "command":
+        verify_command(unhex(case["bytes"]), public)
+    else:
+        verify_receipt(unhex(case["bytes"]), public, unhex(case["command"]))
+
+
+# --- Wire, code identity, channel, ids, padding --------------------------------------------------------------------
+
+
+def check_message(case):
+    value = case["value"]
+    make = {"release_request": release_of, "lease": lease_of}.get(case["kind"], body_of)
+    compare(case, {"bytes": encode(make(value))})
+    expect(decode(unhex(case["bytes"]), WIRE[case["kind"]], "form", 65536) == make(value), "reads back otherwise")
+
+
+def refuse_message(case, _):
+    decode(unhex(case["bytes"]), WIRE[case["kind"]], "form", 65536)
+
+
+def check_code_identity(case):
+    field = lambda name: unhex(case[name])
+    encoded = encode({
+        1: 1, 2: field("trust_domain"), 3: [field("mr_enclave")], 4: field("mr_signer"), 5: case["isv_prod_id"],
+        6: case["isv_svn"], 7: field("config_id"), 8: False,
+    })
+    compare(case, {"cbor": encoded, "digest": sha256(encoded)})
+
+
+def check_binding(case):
+    private = Ed25519PrivateKey.from_private_bytes(unhex(case["service_seed"]))
+    public = private.public_key().public_bytes_raw()
+    field = lambda name: None if case[name] is None else unhex(case[name])
+
+    def facts(label, role, nonce):
+        keys = [field("exporter"), field("client_key"), field("server_key")]
+        return encode([label, role, *keys, nonce, sha256(public)])
+
+    report = lambda role, nonce: hashlib.sha512(facts("sesemi/v1/evidence", role, nonce)).digest()
+    statement = facts("sesemi/v1/service", "server", field("client_nonce"))
+    compare(case, {
+        "service_id": sha256(public),
+        "service_key": public,
+        "server_report_data": report("server", field("client_nonce")),
+        "service_statement": statement,
+        "service_signature": private.sign(statement),
+    })
+    if case["client_key"] is None:
+        expect(case["client_report_data"] is None, "a principal has no report data")
+    else:
+        compare(case, {"client_report_data": report("client", field("server_nonce"))})
+
+
+def check_padding(case):
+    compare(case, {"padded": padded_length(case["length"])})
+
+
+def check_identity(case):
+    public = Ed25519PrivateKey.from_private_bytes(unhex(case["seed"])).public_key().public_bytes_raw()
+    compare(case, {"public_key": public, "id": sha256(public)})
+
+
+def read_id(kind, text):
+    """The value of an id's text form, and how it is written."""
+    if kind == "model":
+        model = model_of(text)
+        return model, f"{model[0][0].hex()}/{model[0][1]}@{model[1]}"
+    if kind == "model_name":
+        pattern, value = NAME, lambda: text
+    else:
+        digits = 32 if kind == "request" else 64
+        pattern, value = rf"[0-9a-fA-F]{{{digits}}}", lambda: unhex(text)
+    if re.fullmatch(pattern, text) is None:
+        raise Refused("text", text)
+    return value(), text if kind == "model_name" else text.lower()
+
+
+def check_id(case):
+    value, written = read_id(case["kind"], case["text"])
+    compare(case, {"cbor": encode(value), "written": written})
+
+
+def refuse_id(case, _):
+    read_id(case["kind"], case["text"])
+
+
+# --- Running -------------------------------------------------------------------------------------------------------
+
+
+class Mismatch(Exception):
+    """A vector does not hold."""
+
+
+def expect(holds, otherwise):
+    if not holds:
+        raise Mismatch(otherwise)
+
+
+def compare(case, made):
+    for field, value in made.items():
+        value = value.hex() if isinstance(value, bytes) else value
+        expect(case[field] == value, f"{field} should be {value!r:.200}, and is {case[field]!r:.200}")
+
+
+class Run:
+    """Counts what held, and keeps what did not."""
+
+    def __init__(self):
+        self.failures = []
+
+    def file(self, name, checks, refuse=None, context=None):
+        content = json.loads((VECTORS / name).read_text())
+        by_name = {case["name"]: case for case in content[context]} if context else {}
+        counts = []
+        for field, check in checks.items():
+            for case in content[field]:
+                arguments = (case, by_name) if check in (check_response, check_receipt) else (case,)
+                self.one(f"{name}: {case['name']}", check, arguments)
+            counts.append(f"{len(content[field])} {field}")
+        for case in content["refused"] if refuse else []:
+            label = f"{name}: refused: {case.get('name', case.get('text'))}"
+            self.one(label, self.refused, (case, by_name, refuse))
+        if refuse:
+            counts.append(f"{len(content['refused'])} refused")
+        print(f"{name}: {', '.join(counts)}")
+        return content
+
+    @staticmethod
+    def refused(case, by_name, refuse):
+        try:
+            refuse(case, by_name)
+        except Refused as refused:
+            expected = case.get("refused_as", refused.reason)
+            expect(refused.reason == expected, f"refused for {refused}, not {expected}")
+        else:
+            raise Mismatch("is not refused")
+
+    def one(self, label, check, arguments):
+        try:
+            check(*arguments)
+        except Exception as error:  # a vector that breaks the reader has failed too
+            self.failures.append(f"{label}: {type(error).__name__}: {error}")
+
+
+def main():
+    streaming_aead.register()
+    run = Run()
+    run.file("padding.json", {"cases": check_padding})
+    run.file("ids.json", {"identities": check_identity, "ids": check_id}, refuse_id)
+    run.file(
+        "envelope.json", {"requests": check_request, "responses": check_response}, refuse_envelope, context="requests"
+    )
+    run.file("package.json", {"packages": check_package}, refuse_package, context="packages")
+    run.file("signed.json", {"commands": check_command, "receipts": check_receipt}, refuse_signed, context="commands")
+    wire = run.file("wire.json", {"messages": check_message}, refuse_message)
+    expected = [{"name": name, "number": i + 1} for i, name in enumerate(REFUSALS)]
+    if wire["refusal_codes"] != expected:
+        run.failures.append("wire.json: refusal_codes")
+    expected = [{"name": name, "number": i, "size": SIZES[i]} for i, name in enumerate(DATA_TYPES)]
+    if wire["data_types"] != expected:
+        run.failures.append("wire.json: data_types")
+    run.file("code-identity.json", {"identities": check_code_identity})
+    run.file("channel.json", {"bindings": check_binding})
+    for failure in run.failures:
+        print(f"MISMATCH {failure}", file=sys.stderr)
+    print(f"{len(run.failures)} mismatches" if run.failures else "all vectors hold")
+    return 1 if run.failures else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

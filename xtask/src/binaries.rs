@@ -1,0 +1,36 @@
+//! The programs that SeSeMI consists of.
+
+/// A program of the product.
+pub(crate) struct Binary {
+    /// The cargo package that makes it.
+    pub(crate) package: &'static str,
+    /// The name of the program.
+    pub(crate) name: &'static str,
+    /// Whether it runs inside a TEE, so that all that is linked into it is trusted.
+    pub(crate) in_tee: bool,
+}
+
+const fn binary(package: &'static str, name: &'static str, in_tee: bool) -> Binary {
+    Binary {
+        package,
+        name,
+        in_tee,
+    }
+}
+
+/// Every program that `cargo xtask build` makes.
+pub(crate) const BINARIES: [Binary; 5] = [
+    binary("sesemi-keyservice", "sesemi-keyservice", true),
+    binary("sesemi-semirt", "sesemi-semirt", true),
+    binary("sesemi-simtee", "simtee", false),
+    binary("sesemi-fnpacker", "sesemi-fnpacker", false),
+    binary("sesemi-cli", "sesemi", false),
+];
+
+/// The program that people run.
+pub(crate) const SESEMI: &str = "sesemi";
+
+/// Those that run inside a TEE.
+pub(crate) fn in_tee() -> impl Iterator<Item = &'static Binary> {
+    BINARIES.iter().filter(|binary| binary.in_tee)
+}

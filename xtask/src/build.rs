@@ -1,0 +1,174 @@
+//! `cargo xtask build`: the product's binaries, as they are deployed.
+//!
+//! They are static (static-pie): what a TEE measures is then the whole program. The flag for it is set for the one
+//! cargo that builds them, because tests and build scripts do not need it.
+
+use std::collections::BTreeMap;
+use std::env;
+use std::ffi::OsString;
+use std::fs;
+use std::path::PathBuf;
+use std::process::Command;
+
+use serde::Serialize;
+
+use crate::binaries::{self, BINARIES};
+use crate::workspace::{self, Workspace};
+use crate::{Outcome, elf, output};
+
+/// What makes a program static.
+const STATIC: &str = "-C target-feature=+crt-static";
+
+/// Cargo would use these in place of the flags of the target.
+const OVERRIDING: [&str; 2] = ["RUSTFLAGS", "CARGO_ENCODED_RUSTFLAGS"];
+
+/// Where the binaries are.
+#[derive(Serialize)]
+pub(crate) struct Built {
+    /// The folder that has them all.
+    pub(crate) folder: PathBuf,
+    /// The path of each, by name.
+    pub(crate) binaries: BTreeMap<&'static str, PathBuf>,
+}
+
+/// The command `cargo xtask build`.
+pub(crate) fn run(json: bool) -> Outcome<()> {
+    let built = build()?;
+    if json {
+        return output::print(&output::json(&built)?);
+    }
+    eprintln!(
+        "{} binaries are in {}",
+        built.binaries.len(),
+        built.folder.display()
+    );
+    Ok(())
+}
+
+/// Builds every binary, and checks that those for a TEE are static.
+pub(crate) fn build() -> Outcome<Built> {
+    let workspace = Workspace::load()?;
+    supported(&workspace.host)?;
+    note_overridden_flags();
+    workspace::run(
+        "cargo's build of the binaries",
+        &mut cargo_build(&workspace.host),
+    )?;
+    let folder = workspace.release_folder();
+    let binaries = BINARIES
+        .iter()
+        .map(|binary| (binary.name, folder.join(binary.name)))
+        .collect();
+    let built = Built { folder, binaries };
+    require_static(&built)?;
+    Ok(built)
+}
+
+fn supported(host: &str) -> Outcome<()> {
+    if host.split('-').any(|part| part == "linux") {
+        return Ok(());
+    }
+    Err(format!(
+        "SeSeMI's binaries run on Linux only, and this machine is {host}; build them there or in a container"
+    ))
+}
+
+fn note_overridden_flags() {
+    for name in OVERRIDING {
+        if env::var_os(name).is_some_and(|flags| !flags.is_empty()) {
+            eprintln!(
+                "note: {name} is ignored here: the binaries are built with `{STATIC}` and nothing else"
+            );
+        }
+    }
+}
+
+/// One cargo for all, so that each dependency is built once.
+fn cargo_build(host: &str) -> Command {
+    let mut cargo = Command::new(workspace::cargo());
+    cargo.args(["build", "--release", "--locked", "--target", host]);
+    for binary in &BINARIES {
+        cargo.args(["--package", binary.package, "--bin", binary.name]);
+    }
+    for name in OVERRIDING {
+        cargo.env_remove(name);
+    }
+    cargo.env(flags_variable(host), STATIC);
+    cargo
+}
+
+fn flags_variable(host: &str) -> OsString {
+    format!(
+        "CARGO_TARGET_{}_RUSTFLAGS",
+        host.to_uppercase().replace(['-', '.'], "_")
+    )
+    .into()
+}
+
+fn require_static(built: &Built) -> Outcome<()> {
+    for name in binaries::in_tee().map(|binary| binary.name) {
+        let path = built.folder.join(name);
+        let file =
+            fs::read(&path).map_err(|error| format!("cannot read {}: {error}", path.display()))?;
+        match elf::has_interpreter(&file) {
+            Some(false) => {}
+            Some(true) => {
+                return Err(format!(
+                    "{name} is dynamic (it has a PT_INTERP header): it would load code into the TEE that was not measured"
+                ));
+            }
+            None => return Err(format!("{} is not a 64-bit ELF program", path.display())),
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::ffi::OsStr;
+
+    use super::*;
+
+    #[test]
+    fn only_linux_is_supported() {
+        assert_eq!(supported("x86_64-unknown-linux-gnu"), Ok(()));
+        assert!(
+            supported("aarch64-apple-darwin")
+                .unwrap_err()
+                .contains("Linux only")
+        );
+    }
+
+    #[test]
+    fn static_flags_are_set_for_the_target_and_nothing_overrides_them() {
+        let cargo = cargo_build("x86_64-unknown-linux-gnu");
+        let set = |name: &str| {
+            cargo
+                .get_envs()
+                .find(|(it, _)| *it == name)
+                .map(|(_, value)| value)
+        };
+        let flags = set("CARGO_TARGET_X86_64_UNKNOWN_LINUX_GNU_RUSTFLAGS");
+        assert_eq!(flags, Some(Some(OsStr::new(STATIC))));
+        for removed in OVERRIDING {
+            assert_eq!(set(removed), Some(None));
+        }
+    }
+
+    #[test]
+    fn every_binary_is_built_by_the_one_cargo() {
+        let cargo = cargo_build("x86_64-unknown-linux-gnu");
+        let args: Vec<_> = cargo.get_args().filter_map(|arg| arg.to_str()).collect();
+        for binary in &BINARIES {
+            assert!(
+                args.windows(2)
+                    .any(|pair| pair == ["--package", binary.package]),
+                "{args:?}"
+            );
+            assert!(
+                args.windows(2).any(|pair| pair == ["--bin", binary.name]),
+                "{args:?}"
+            );
+        }
+    }
+}

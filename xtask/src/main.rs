@@ -1,0 +1,93 @@
+//! `cargo xtask`: the build chores that cargo itself has no command for.
+//!
+//! - [`build`]: the product's binaries, static, as a TEE measures them;
+//! - [`demo`]: build, then `sesemi demo`; also `cargo demo`;
+//! - [`tcb`]: how large the trusted computing base is, and whether a dependency crosses a trust boundary;
+//! - [`mod@bench`]: measured results in one shape ([`measurement`]).
+//!
+//! It is a development tool and no part of the product: small, and quick to compile.
+
+#![forbid(unsafe_code)]
+#![allow(clippy::arithmetic_side_effects, clippy::indexing_slicing)]
+
+mod bench;
+mod binaries;
+mod build;
+mod demo;
+mod elf;
+mod measurement;
+mod output;
+mod tcb;
+mod workspace;
+
+use std::ffi::OsString;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// What a chore gives back: a failure is one sentence for the person at the terminal.
+type Outcome<T> = Result<T, String>;
+
+/// The build chores of SeSeMI.
+#[derive(Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask")]
+struct Cli {
+    #[command(subcommand)]
+    chore: Chore,
+}
+
+#[derive(Subcommand)]
+enum Chore {
+    /// Build the product's binaries: release mode, static, for this machine.
+    Build {
+        /// Print one JSON object at the end: the folder and the path of each binary.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Build, then run `sesemi demo` with the arguments that follow.
+    #[command(disable_help_flag = true)]
+    Demo {
+        /// Passed on as they are: try `--help`.
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        args: Vec<OsString>,
+    },
+    /// Print the size of the trusted computing base; fail on a dependency that crosses a trust boundary.
+    Tcb {
+        /// Also write the result here.
+        #[arg(long, value_name = "FILE")]
+        json: Option<PathBuf>,
+    },
+    /// Measure, and write the result in the shape that all results of this project have.
+    #[command(subcommand)]
+    Bench(Bench),
+}
+
+#[derive(Subcommand)]
+enum Bench {
+    /// Time the cold, warm and hot request of `sesemi demo`.
+    Demo {
+        /// Where to write the result.
+        #[arg(long, value_name = "FILE")]
+        json: PathBuf,
+        /// How often to run the demo.
+        #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..))]
+        runs: u32,
+    },
+}
+
+fn main() -> ExitCode {
+    let done = match Cli::parse().chore {
+        Chore::Build { json } => build::run(json),
+        Chore::Demo { args } => demo::run(&args),
+        Chore::Tcb { json } => tcb::run(json.as_deref()),
+        Chore::Bench(Bench::Demo { json, runs }) => bench::demo(&json, runs),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(problem) => {
+            eprintln!("error: {problem}");
+            ExitCode::FAILURE
+        }
+    }
+}
