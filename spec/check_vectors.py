@@ -1,8 +1,8 @@
-"""Checks the test vectors of this folder with nothing of SeSeMI's own code: Python, PyPI libraries and the specification.
+"""Checks the test vectors of this folder with nothing of SeSeMI's own code: Python, PyPI libraries and these pages.
 
 Every positive vector is made again from its inputs and compared byte for byte, then opened or verified; signed messages
-and envelopes a second time by pycose, and the ciphertext of every model package by Tink itself, which also writes each one.
-Every negative vector must be refused, for the reason that the file gives. Exits with 1 on any mismatch.
+and envelopes a second time by pycose, and the ciphertext of every model package by Tink itself, which also has to write
+the same bytes. Every negative vector must be refused, for the reason that the file gives. Exits with 1 on any mismatch.
 
     python3 -m venv venv && venv/bin/pip install -r spec/requirements.txt && venv/bin/python spec/check_vectors.py
 """
@@ -156,7 +156,7 @@ REFUSALS = (
 
 
 def model_of(text):
-    match = re.fullmatch(rf"([0-9a-fA-F]{{64}})/({NAME})@([1-9][0-9]*)", text, re.ASCII)
+    match = re.fullmatch(rf"([0-9a-f]{{64}})/({NAME})@([1-9][0-9]*)", text, re.ASCII)
     if match is None or int(match[3]) >= 1 << 32:
         raise Refused("text", text)
     return [[unhex(match[1]), match[2]], int(match[3])]
@@ -513,7 +513,7 @@ def check_package(case):
     expect(tink_open(key, data, stream) == plaintext, "Tink opens it to another plaintext")
     by_tink = tink_seal(key, data, plaintext)
     salt, prefix = by_tink[1:33], by_tink[33:40]
-    expect(by_tink == stream_seal(key, data, plaintext, salt, prefix), "Tink writes other bytes for its salt and prefix")
+    expect(by_tink == stream_seal(key, data, plaintext, salt, prefix), "Tink writes other bytes")
 
 
 def refuse_package(case, packages):
@@ -689,7 +689,7 @@ def read_id(kind, text):
         pattern, value = NAME, lambda: text
     else:
         digits = 32 if kind == "request" else 64
-        pattern, value = rf"[0-9a-fA-F]{{{digits}}}", lambda: unhex(text)
+        pattern, value = rf"[0-9a-f]{{{digits}}}", lambda: unhex(text)
     if re.fullmatch(pattern, text) is None:
         raise Refused("text", text)
     return value(), text if kind == "model_name" else text.lower()

@@ -3,7 +3,7 @@
 
     python train.py [--out DIR]
 
-writes `breast-cancer.onnx`, `breast-cancer.rten` and `held-out.csv`, by default next to this script.
+writes `breast-cancer.onnx` and `held-out.csv`, by default next to this script.
 The data ships with scikit-learn, so nothing is downloaded. Every check runs before the first file is
 written, and a failed check ends the script with exit code 1. Run twice on one machine, the script
 writes the same bytes.
@@ -12,9 +12,7 @@ writes the same bytes.
 import argparse
 import csv
 import io
-import subprocess
 import sys
-import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -166,15 +164,6 @@ def from_csv(text):
     return features, np.array([int(row[-1]) for row in rows])
 
 
-def to_rten(model_bytes):
-    """Convert the ONNX model to a version 2 .rten file, whose weights can be used in place."""
-    with tempfile.TemporaryDirectory() as scratch:
-        source, target = Path(scratch, "model.onnx"), Path(scratch, "model.rten")
-        source.write_bytes(model_bytes)
-        subprocess.run([sys.executable, "-m", "rten_convert.converter", source, target], check=True)
-        return target.read_bytes()
-
-
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, default=Path(__file__).resolve().parent)
@@ -211,12 +200,8 @@ def main():
         "the CSV does not read back exactly",
     )
 
-    rten_bytes = to_rten(model_bytes)
-    require(rten_bytes.startswith(b"RTEN\x02\x00\x00\x00"), "not a version 2 .rten file")
-
     out.mkdir(parents=True, exist_ok=True)
     (out / "breast-cancer.onnx").write_bytes(model_bytes)
-    (out / "breast-cancer.rten").write_bytes(rten_bytes)
     (out / "held-out.csv").write_text(table, encoding="utf-8", newline="")
 
     print(f"training rows: {len(train_y)}, held-out rows: {len(held_out_y)}")

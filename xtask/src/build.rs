@@ -12,7 +12,7 @@ use std::process::Command;
 
 use serde::Serialize;
 
-use crate::binaries::{self, BINARIES};
+use crate::binaries::{self, BINARIES, Binary};
 use crate::workspace::{self, Workspace};
 use crate::{Outcome, elf, output};
 
@@ -50,10 +50,12 @@ pub(crate) fn build() -> Outcome<Built> {
     let workspace = Workspace::load()?;
     supported(&workspace.host)?;
     note_overridden_flags();
-    workspace::run(
-        "cargo's build of the binaries",
-        &mut cargo_build(&workspace.host),
-    )?;
+    for group in builds() {
+        workspace::run(
+            "cargo's build of the binaries",
+            &mut cargo_build(&workspace.host, &group),
+        )?;
+    }
     let folder = workspace.release_folder();
     let binaries = BINARIES
         .iter()
@@ -83,11 +85,18 @@ fn note_overridden_flags() {
     }
 }
 
-/// One cargo for all, so that each dependency is built once.
-fn cargo_build(host: &str) -> Command {
+/// What is built together. Cargo unifies the features of all that it builds at once, so each program for a TEE is built
+/// alone: a feature that a host crate wants must not change what the TEE measures.
+fn builds() -> Vec<Vec<&'static Binary>> {
+    let mut builds: Vec<Vec<_>> = binaries::in_tee().map(|binary| vec![binary]).collect();
+    builds.push(BINARIES.iter().filter(|binary| !binary.in_tee).collect());
+    builds
+}
+
+fn cargo_build(host: &str, group: &[&Binary]) -> Command {
     let mut cargo = Command::new(workspace::cargo());
     cargo.args(["build", "--release", "--locked", "--target", host]);
-    for binary in &BINARIES {
+    for binary in group {
         cargo.args(["--package", binary.package, "--bin", binary.name]);
     }
     for name in OVERRIDING {
@@ -141,7 +150,7 @@ mod tests {
 
     #[test]
     fn static_flags_are_set_for_the_target_and_nothing_overrides_them() {
-        let cargo = cargo_build("x86_64-unknown-linux-gnu");
+        let cargo = cargo_build("x86_64-unknown-linux-gnu", &[]);
         let set = |name: &str| {
             cargo
                 .get_envs()
@@ -156,19 +165,16 @@ mod tests {
     }
 
     #[test]
-    fn every_binary_is_built_by_the_one_cargo() {
-        let cargo = cargo_build("x86_64-unknown-linux-gnu");
-        let args: Vec<_> = cargo.get_args().filter_map(|arg| arg.to_str()).collect();
-        for binary in &BINARIES {
-            assert!(
-                args.windows(2)
-                    .any(|pair| pair == ["--package", binary.package]),
-                "{args:?}"
-            );
-            assert!(
-                args.windows(2).any(|pair| pair == ["--bin", binary.name]),
-                "{args:?}"
-            );
+    fn every_binary_is_built_once_and_those_for_a_tee_alone() {
+        let builds = builds();
+        let names = |group: &Vec<&Binary>| group.iter().map(|b| b.name).collect::<Vec<_>>();
+        let mut all: Vec<_> = builds.iter().flat_map(names).collect();
+        all.sort_unstable();
+        let mut expected: Vec<_> = BINARIES.iter().map(|binary| binary.name).collect();
+        expected.sort_unstable();
+        assert_eq!(all, expected);
+        for group in builds.iter().filter(|group| group.iter().any(|b| b.in_tee)) {
+            assert_eq!(group.len(), 1, "{:?}", names(group));
         }
     }
 }

@@ -45,6 +45,7 @@ const MAY_DEPEND_ON: [(&str, Allowed); 12] = [
             "client/sdk",
             "trusted/protocol",
             "trusted/attest",
+            "trusted/process",
             "host/fnpacker",
             "host/platform",
         ]),

@@ -42,6 +42,9 @@ pub enum Command {
         #[command(subcommand)]
         command: IdentityCommand,
     },
+    /// Make yourself known to KeyService. Every other command does so by itself; users do it before they are granted.
+    #[command(after_help = "Example:\n  sesemi register --identity user.identity")]
+    Register(Who),
     /// Work with models.
     Model {
         /// What to do.
@@ -226,7 +229,7 @@ pub struct InferArgs {
     #[arg(long, value_name = "FILE")]
     pub csv: PathBuf,
     /// How many rows to send, each as a request of its own.
-    #[arg(long, default_value_t = 1)]
+    #[arg(long, default_value = "1", value_parser = rows)]
     pub rows: usize,
     /// Name of the model's input.
     #[arg(long, default_value = "features")]
@@ -234,6 +237,13 @@ pub struct InferArgs {
     /// Who asks, and where.
     #[command(flatten)]
     pub who: Who,
+}
+
+fn rows(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(0) | Err(_) => Err("a number of rows from 1".into()),
+        Ok(rows) => Ok(rows),
+    }
 }
 
 /// Arguments of `status`.

@@ -1,13 +1,15 @@
 //! The commands of owners and users, each a short use of the SDK.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use anstream::println;
 use object_store::local::LocalFileSystem;
-use sesemi::{Client, Identity, ModelRef, ObjectStore, PrincipalId, Tensor};
+use sesemi::{Client, Gateway, Identity, ModelRef, ObjectStore, PrincipalId, RefusalCode, Tensor};
 
 use crate::args::{
-    GrantArgs, IdentityCommand, InferArgs, KeyArgs, MeasureArgs, ModelCommand, PushArgs, StatusArgs,
+    GrantArgs, IdentityCommand, InferArgs, KeyArgs, MeasureArgs, ModelCommand, PushArgs,
+    StatusArgs, Who,
 };
 use crate::connection::keep_seen;
 use crate::demo::data::parse_csv;
@@ -17,6 +19,9 @@ use crate::{stack, up};
 
 /// Longest model file that is pushed, in bytes.
 const MAX_MODEL: u64 = 8 * 1024 * 1024 * 1024;
+
+/// Longest wait for the gateway's status.
+const GATEWAY: Duration = Duration::from_secs(5);
 
 /// Prints a result for people or for machines.
 fn print(json: bool, value: &serde_json::Value, people: &str) {
@@ -42,6 +47,24 @@ pub fn identity(command: IdentityCommand) -> Result<(), CliError> {
     };
     let id = identity.id().to_string();
     print(json, &serde_json::json!({"id": id, "file": path}), &id);
+    Ok(())
+}
+
+/// `sesemi register`.
+///
+/// # Errors
+/// [`CliError`].
+pub async fn register(who: Who) -> Result<(), CliError> {
+    let connection = who.connection.resolve()?;
+    let client = connection.client(&who.identity).await?;
+    keep_seen(&who.identity, &client)?;
+    let (id, service) = (client.id().to_string(), client.seen().service.to_string());
+    let value = serde_json::json!({"id": id, "service": service});
+    print(
+        who.json,
+        &value,
+        &format!("{id} is registered at KeyService {service}"),
+    );
     Ok(())
 }
 
@@ -111,10 +134,14 @@ pub async fn grant(args: GrantArgs) -> Result<(), CliError> {
             "this identity does not own {model}"
         )));
     }
-    let receipt = client
-        .grant(&model, user, code)
-        .await
-        .during("grant the model")?;
+    let receipt = match client.grant(&model, user, code).await {
+        Err(sesemi::Error::Refused(refusal)) if refusal.code == RefusalCode::UnknownPrincipal => {
+            return Err(CliError::Input(format!(
+                "the user {user} is not registered at this KeyService; it runs `sesemi register` once"
+            )));
+        }
+        other => other.during("grant the model")?,
+    };
     keep_seen(&args.who.identity, &client)?;
     acknowledged(
         args.who.json,
@@ -201,6 +228,18 @@ pub async fn status(args: StatusArgs) -> Result<(), CliError> {
             .during("verify KeyService")?;
     let service = client.service();
     let claims = &service.claims;
+    // The gateway is not trusted: what it says is shown, and proves nothing.
+    let gateway = match connection.gateway() {
+        Ok(address) => Gateway::default()
+            .status(address, GATEWAY)
+            .await
+            .map_err(|e| e.to_string()),
+        Err(_) => Err("no gateway is set".into()),
+    };
+    let gateway = gateway.map_or_else(
+        |error| serde_json::json!({"error": error}),
+        |text| serde_json::from_str(&text).unwrap_or(serde_json::Value::String(text)),
+    );
     let tee = if claims.simulated {
         "simulated"
     } else {
@@ -213,9 +252,10 @@ pub async fn status(args: StatusArgs) -> Result<(), CliError> {
             "tee": tee,
             "log_entries": client.seen().sequence,
         },
+        "gateway": gateway,
     });
     let people = format!(
-        "KeyService {}\n  evidence verifies, code {}\n  TEE: {tee}\n  log: {} entries",
+        "KeyService {}\n  evidence verifies, code {}\n  TEE: {tee}\n  log: {} entries\nGateway (says): {gateway}",
         service.identity.service_id(),
         claims.code,
         client.seen().sequence

@@ -24,6 +24,7 @@ async fn run(command: Command) -> Result<(), CliError> {
         Command::Demo(args) => demo::run(args).await,
         Command::Up(args) => up::run(args).await,
         Command::Identity { command } => commands::identity(command),
+        Command::Register(who) => commands::register(who).await,
         Command::Model { command } => commands::model(command).await,
         Command::Grant(args) => commands::grant(args).await,
         Command::Key(args) => commands::key(args).await,

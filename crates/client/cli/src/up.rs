@@ -104,8 +104,12 @@ pub fn describe(facts: &Facts, stack: &std::path::Path) -> String {
          KeyService   {}   service {}\n  gateway      {}\n  health       {}/health/ready\n\n\
          In another terminal:\n  \
          export SESEMI_STACK={}\n  \
-         sesemi identity new owner.identity\n  \
+         sesemi identity new owner.identity && sesemi identity new user.identity\n  \
+         sesemi register --identity user.identity\n  \
          sesemi model push MODEL.onnx --name my-model --identity owner.identity\n  \
+         sesemi grant OWNER/my-model@1 USER --identity owner.identity\n  \
+         sesemi key OWNER/my-model@1 --identity user.identity\n  \
+         sesemi infer OWNER/my-model@1 --identity user.identity --csv ROWS.csv\n  \
          sesemi status",
         facts.keyservice,
         facts.keyservice_id,

@@ -161,7 +161,8 @@ impl Client {
     /// Encrypts a model, uploads it, and registers its key and manifest as version `version` of `name`.
     ///
     /// The package is staged first and moved to its place once KeyService has accepted the version, so that a version that
-    /// exists is never overwritten.
+    /// exists is never overwritten. A push that was interrupted between the two is completed by pushing the same again: the
+    /// key follows from the owner's identity, and SeMIRT takes no other manifest than the registered one.
     ///
     /// # Errors
     /// [`Error::Refused`] with [`RefusalCode::AlreadyExists`] if the version exists; [`Error::Store`].
@@ -187,7 +188,21 @@ impl Client {
             key,
             manifest: package::manifest_digest(manifest)?,
         };
-        if let Err(error) = self.submit(action).await {
+        let registered = match self.submit(action).await {
+            Err(Error::Refused(refusal)) if refusal.code == RefusalCode::AlreadyExists => {
+                let missing = matches!(
+                    store.head(&place).await,
+                    Err(object_store::Error::NotFound { .. })
+                );
+                if missing {
+                    Ok(())
+                } else {
+                    Err(Error::Refused(refusal))
+                }
+            }
+            other => other.map(drop),
+        };
+        if let Err(error) = registered {
             store.delete(&staged).await?;
             return Err(error);
         }

@@ -65,6 +65,24 @@ impl Gateway {
         Err(refusal(status, &body))
     }
 
+    /// What the gateway says of its endpoints and instances: JSON, for people and dashboards.
+    ///
+    /// # Errors
+    /// As [`Gateway::send`].
+    pub async fn status(&self, address: &str, limit: Duration) -> Result<String, Error> {
+        let bad_address = || Error::GatewayAddress(address.to_owned());
+        let request = Request::get(format!("{}/v1/status", address.trim_end_matches('/')))
+            .body(Full::default())
+            .map_err(|_| bad_address())?;
+        let (status, body) = timeout(limit, self.exchange(request))
+            .await
+            .map_err(|_| Error::TimedOut(limit.as_secs()))??;
+        match status {
+            StatusCode::OK => Ok(String::from_utf8_lossy(&body).into_owned()),
+            _ => Err(refusal(status, &body)),
+        }
+    }
+
     async fn exchange(&self, request: Request<Full<Bytes>>) -> Result<(StatusCode, Bytes), Error> {
         let response = self
             .client

@@ -31,6 +31,9 @@ pub enum IdentityFileError {
         /// Why.
         source: std::io::Error,
     },
+    /// There is a file of that name.
+    #[error("{0} exists already; an identity is never overwritten, so choose another name")]
+    Exists(PathBuf),
     /// Others may read it.
     #[error("the identity file {0} can be read by others; run: chmod 600 {0}")]
     Permissions(PathBuf),
@@ -73,9 +76,12 @@ impl Identity {
                 file.write_all(format!("{HEADER}\n{hex}\n").as_bytes())?;
                 file.sync_all()
             })
-            .map_err(|source| IdentityFileError::Io {
-                path: path.to_owned(),
-                source,
+            .map_err(|source| match source.kind() {
+                std::io::ErrorKind::AlreadyExists => IdentityFileError::Exists(path.to_owned()),
+                _ => IdentityFileError::Io {
+                    path: path.to_owned(),
+                    source,
+                },
             })
     }
 

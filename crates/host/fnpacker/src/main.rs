@@ -23,7 +23,7 @@ Examples:
 
   The same file's keys are the flags' names:
     image = \"/usr/bin/sesemi-semirt\"
-    image-arg = [\"--store\", \"file:///srv/models\"]
+    image-arg = [\"serve\", \"--config\", \"/etc/sesemi/semirt.toml\"]
     image-env = { SESEMI_LOG = \"info\" }
     endpoints = 8
     log-dir = \"/var/log/sesemi\"

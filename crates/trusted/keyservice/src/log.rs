@@ -24,6 +24,11 @@ const MAX_ENTRY: usize = MAX_SIGNED + 1024;
 /// Why the log cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum LogError {
+    /// Another process has the database open.
+    #[error(
+        "the state folder is in use by another KeyService; stop that one, or choose another folder"
+    )]
+    InUse,
     /// The database file cannot be opened, read or written.
     #[error("the state database failed: {0}; check the disk, then restart")]
     Database(Box<redb::Error>),
@@ -113,7 +118,10 @@ impl Log {
         entropy: &dyn Entropy,
         mut replay: impl FnMut(&SigningIdentity, Entry, Digest) -> Result<(), E>,
     ) -> Result<Opened, E> {
-        let database = Database::create(path).map_err(LogError::from)?;
+        let database = Database::create(path).map_err(|error| match error {
+            redb::DatabaseError::DatabaseAlreadyOpen => LogError::InUse,
+            other => LogError::from(other),
+        })?;
         let identity = load_identity(&database, sealing_key, entropy)?;
         let sealer =
             Sealer::new(sealing_key, "keyservice/log").map_err(sealing("the log's key"))?;
@@ -289,7 +297,9 @@ mod tests {
         chain
     }
 
-    fn tamper(path: &Path, change: impl FnOnce(&mut redb::Table<'_, u64, &'static [u8]>)) {
+    type Entries<'t> = redb::Table<'t, u64, &'static [u8]>;
+
+    fn tamper(path: &Path, change: impl FnOnce(&mut Entries<'_>)) {
         let database = Database::create(path).unwrap();
         let write = database.begin_write().unwrap();
         change(&mut write.open_table(ENTRIES).unwrap());
@@ -322,7 +332,7 @@ mod tests {
 
     #[test]
     fn entries_that_were_dropped_swapped_or_changed_are_noticed() {
-        let changes: [fn(&mut redb::Table<'_, u64, &'static [u8]>); 3] = [
+        let changes: [fn(&mut Entries<'_>); 3] = [
             |table| drop(table.remove(2).unwrap()),
             |table| {
                 let two = table.get(2).unwrap().unwrap().value().to_vec();

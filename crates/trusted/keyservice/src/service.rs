@@ -8,6 +8,7 @@ use std::time::Instant;
 use sesemi_attest::Clock;
 use sesemi_attest::channel::Peer;
 use sesemi_protocol::command;
+use sesemi_protocol::cose::CoseError;
 use sesemi_protocol::receipt::{Receipt, SignedError, StatePoint};
 use sesemi_protocol::release::ReleaseRequest;
 use sesemi_protocol::wire::{CallBody, ReplyBody};
@@ -245,10 +246,10 @@ impl Writer {
         let digest = Digest::of(signed);
         let (signer, identity, command) = match authenticate(&read(&self.state), signed) {
             Ok(authentic) => authentic,
-            Err(SignedError::Cose(_)) => {
+            Err(SignedError::Cose(CoseError::NotAuthentic)) => {
                 return ReplyBody::Refused(RefusalCode::NotAuthentic.into());
             }
-            Err(SignedError::WrongParty(_)) => {
+            Err(SignedError::UnknownSigner) => {
                 return ReplyBody::Refused(RefusalCode::UnknownPrincipal.into());
             }
             Err(error) => {

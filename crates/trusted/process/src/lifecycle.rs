@@ -16,6 +16,11 @@ pub fn start_logs() {
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
         .init();
+    // A panic's own message may quote the data that caused it, and the host reads our output: only the place is told.
+    std::panic::set_hook(Box::new(|panic| {
+        let place = panic.location().map(ToString::to_string);
+        tracing::error!(place = place.unwrap_or_default(), "panicked");
+    }));
 }
 
 /// One sentence, the chain of causes, and the exit code.

@@ -139,11 +139,11 @@ impl UnverifiedCommand<'_> {
     /// For a signer that is not on record: if this is a registration, verifies it with the key that it introduces.
     ///
     /// # Errors
-    /// [`SignedError::WrongParty`] for any other command.
+    /// [`SignedError::UnknownSigner`] for any other command.
     pub fn verify_registration(&self) -> Result<(PublicIdentity, Command), SignedError> {
         let command: Command = cbor::decode(self.message.unverified_payload(), MAX_SIGNED)?;
         let Action::Register { public_key } = command.action else {
-            return Err(SignedError::WrongParty("the signer is not registered"));
+            return Err(SignedError::UnknownSigner);
         };
         let identity = PublicIdentity::from_key(public_key);
         let verified = self.verify(&identity)?;
@@ -157,9 +157,7 @@ fn check_codes(action: &Action) -> Result<(), SignedError> {
         Action::PutRequestKey { codes, .. }
             if codes.is_empty() || codes.len() > MAX_APPROVED_IDENTITIES =>
         {
-            Err(SignedError::WrongParty(
-                "a request key is approved for 1 to 64 code identities",
-            ))
+            Err(SignedError::Approvals)
         }
         _ => Ok(()),
     }

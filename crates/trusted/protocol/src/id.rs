@@ -13,7 +13,7 @@ use crate::limits::MAX_MODEL_NAME;
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum IdError {
     /// Not the right number of hexadecimal digits.
-    #[error("{what} must be {digits} hexadecimal digits")]
+    #[error("{what} must be {digits} hexadecimal digits, 0-9 and a-f")]
     Hex {
         /// The kind of id.
         what: &'static str,
@@ -69,11 +69,16 @@ macro_rules! byte_id {
             type Err = IdError;
 
             fn from_str(text: &str) -> Result<Self, IdError> {
-                let mut bytes = [0; $length];
-                hex::decode_to_slice(text, &mut bytes).map_err(|_| IdError::Hex {
+                let wrong = || IdError::Hex {
                     what: $what,
                     digits: $length * 2,
-                })?;
+                };
+                // One id, one spelling: capitals are refused.
+                if text.bytes().any(|byte| byte.is_ascii_uppercase()) {
+                    return Err(wrong());
+                }
+                let mut bytes = [0; $length];
+                hex::decode_to_slice(text, &mut bytes).map_err(|_| wrong())?;
                 Ok(Self(bytes))
             }
         }

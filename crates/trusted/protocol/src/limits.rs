@@ -29,9 +29,6 @@ pub const MAX_MANIFEST: usize = 1024 * 1024;
 /// Longest plain header of a model package, in bytes.
 pub const MAX_PACKAGE_HEADER: usize = 1024;
 
-/// Longest model package, in bytes. Runtimes set a smaller one from their memory budget.
-pub const MAX_PACKAGE: u64 = 64 * 1024 * 1024 * 1024;
-
 /// Most code identities that one request key may be approved for.
 pub const MAX_APPROVED_IDENTITIES: usize = 64;
 

@@ -55,6 +55,12 @@ pub enum SignedError {
     /// It is signed by, or meant for, somebody else.
     #[error("the message is from or for another party: {0}")]
     WrongParty(&'static str),
+    /// The signer is not on record, and this is no registration.
+    #[error("the signer is not registered")]
+    UnknownSigner,
+    /// A key that is approved for no code, or for very much, is a mistake.
+    #[error("a request key is approved for 1 to 64 code identities")]
+    Approvals,
 }
 
 impl Receipt {

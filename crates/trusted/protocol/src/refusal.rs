@@ -98,7 +98,9 @@ impl RefusalCode {
             Self::NotAuthentic => {
                 "the message is not authentic: it was changed on the way, or made with another key"
             }
-            Self::UnknownPrincipal => "this principal is not registered; register it first",
+            Self::UnknownPrincipal => {
+                "the principal is not registered at this KeyService; it must register first"
+            }
             Self::UnknownModel => {
                 "this model version is not registered; check owner, name and version"
             }

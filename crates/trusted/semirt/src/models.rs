@@ -5,6 +5,7 @@
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use futures::StreamExt as _;
 use object_store::path::Path as ObjectPath;
@@ -15,6 +16,9 @@ use sesemi_protocol::{ModelRef, Refusal, RefusalCode};
 
 use crate::engine::{Engine, Execution, LoadedModel};
 use crate::single_flight::SingleFlight;
+
+/// Longest that fetching, decrypting and loading a model may take: a store that stalls must not hold it for ever.
+const LOAD: Duration = Duration::from_secs(300);
 
 /// A model that is ready to run.
 pub struct Model {
@@ -137,7 +141,12 @@ impl Models {
                 self.shelf.budget,
             ),
         };
-        self.flights.join(model.clone(), || load.run()).await
+        let load = async move {
+            tokio::time::timeout(LOAD, load.run())
+                .await
+                .unwrap_or_else(|_| Err(RefusalCode::ModelUnavailable.into()))
+        };
+        self.flights.join(model.clone(), || load).await
     }
 }
 
@@ -154,7 +163,10 @@ impl Load {
     async fn run(mut self) -> Result<Arc<Model>, Refusal> {
         let path = ObjectPath::from(object_path(&self.model));
         let fetched = self.store.get(&path).await.map_err(|e| self.failed(&e))?;
+        // The store states the size, and may lie: what it says is reserved, and no more than that is ever taken in.
         let reservation = Shelf::reserve(&self.shelf, fetched.meta.size)?;
+        let reader = self.reader.limited_to(fetched.meta.size);
+        self.reader = reader;
         let mut stream = fetched.into_stream();
         while let Some(piece) = stream.next().await {
             let piece = piece.map_err(|e| self.failed(&e))?;

@@ -247,11 +247,24 @@ impl Stack {
     /// # Errors
     /// [`StackError`] if it does not start again.
     pub async fn crash_keyservice(&mut self) -> Result<(), StackError> {
+        self.crash_keyservice_and(|| Ok(())).await
+    }
+
+    /// Kills KeyService at once, does something to its state as a hostile host may, and starts it again.
+    ///
+    /// # Errors
+    /// [`StackError`] if it does not start again.
+    pub async fn crash_keyservice_and(
+        &mut self,
+        meanwhile: impl FnOnce() -> std::io::Result<()>,
+    ) -> Result<(), StackError> {
         let port = |address: String| address.rsplit(':').next().and_then(|p| p.parse().ok());
         let unusable = || StackError::Answer("KeyService");
         let listen = port(self.keyservice.text("address")?).ok_or_else(unusable)?;
         let admin = port(self.keyservice.text("admin")?).ok_or_else(unusable)?;
         self.keyservice.kill_announced().await?;
+        let state = Layout(&self.options.state).keys();
+        meanwhile().map_err(|e| StackError::File(state, e))?;
         self.keyservice = self.options.start_keyservice(listen, admin).await?;
         Ok(())
     }

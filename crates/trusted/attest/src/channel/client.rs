@@ -141,6 +141,7 @@ impl Connector {
         tls: TlsStream<TcpStream>,
         expected: ExpectedService,
     ) -> Result<Connected, ChannelError> {
+        handshake::require_protocol(&tls)?;
         let certificate = handshake::peer_certificate(&tls)
             .ok_or(ChannelError::Role)?
             .to_vec();

@@ -7,8 +7,8 @@ use sesemi_protocol::{Digest, ServiceId};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsStream;
 
-use super::ChannelError;
 use super::binding::Connection;
+use super::{ALPN, ChannelError};
 use crate::evidence::certificate_key;
 
 /// Label of the TLS exporter (RFC 8446, section 7.5).
@@ -61,6 +61,15 @@ pub(super) struct Verdict {
 pub(super) struct Keys {
     pub(super) client: Option<Digest>,
     pub(super) server: Digest,
+}
+
+/// Both sides must have agreed on this protocol: TLS itself lets a peer that names none pass.
+pub(super) fn require_protocol(tls: &TlsStream<TcpStream>) -> Result<(), ChannelError> {
+    let (_, session) = tls.get_ref();
+    match session.alpn_protocol() {
+        Some(protocol) if protocol == ALPN => Ok(()),
+        _ => Err(ChannelError::OtherProtocol),
+    }
 }
 
 /// The connection's facts. `service` is what the server claims to be, until it has proved it.

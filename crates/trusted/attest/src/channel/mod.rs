@@ -46,6 +46,9 @@ pub enum ChannelError {
     /// TLS could not be set up.
     #[error("TLS failed: {0}")]
     Tls(#[from] rustls::Error),
+    /// The other side speaks another protocol, or another generation of this one.
+    #[error("the other side does not speak this version of the channel")]
+    OtherProtocol,
     /// A step took too long.
     #[error("the other side did not {0} in time")]
     TimedOut(&'static str),

@@ -77,6 +77,7 @@ impl Acceptor {
             .await
             .map_err(|_| ChannelError::TimedOut("finish the TLS handshake"))??;
         let tls = TlsStream::Server(tls);
+        handshake::require_protocol(&tls)?;
         let certificate = handshake::peer_certificate(&tls).map(<[u8]>::to_vec);
         let keys = Keys {
             client: match &certificate {

@@ -4,7 +4,8 @@
 //! u32 little-endian: length of the head | head (CBOR) | 0.. to 64 | tensor | 0.. to 64 | tensor | ... | 0.. to Padmé bucket
 //! ```
 //!
-//! Every tensor starts at a multiple of 64 bytes from the start of the plaintext, so that it can be read where it lies.
+//! Every tensor starts at a multiple of 64 bytes from the start of the plaintext: whoever opens a message to an aligned place
+//! can read tensors where they lie.
 
 use core::ops::Range;
 

@@ -190,6 +190,9 @@ impl PendingResponse {
         let head: Head = content::decode_head(plaintext)?;
         let places = content::find(plaintext, &head.outputs)?;
         let outcome = match head.refusal {
+            Some(_) if !head.outputs.is_empty() => {
+                return Err(content::ContentError::Layout.into());
+            }
             Some(refusal) => Err(refusal),
             None => Ok(head
                 .outputs

@@ -57,14 +57,6 @@ pub enum PackageError {
     /// The manifest is not the one that the owner registered.
     #[error("the package's manifest is not the one that its owner registered")]
     OtherManifest,
-    /// The model is larger than allowed here.
-    #[error("the package holds {bytes} bytes, above the limit of {limit}")]
-    TooLarge {
-        /// Size of the plaintext, in bytes.
-        bytes: u64,
-        /// The limit, in bytes.
-        limit: u64,
-    },
 }
 
 /// Encrypts a model. The manifest's digest goes to KeyService along with `key`.
@@ -142,8 +134,7 @@ pub struct Package {
 }
 
 impl PackageReader {
-    /// Expects the package of `model` under `key` with this manifest digest, `package_length` bytes in all, of which at most
-    /// `limit` may be plaintext.
+    /// Expects the package of `model` under `key` with this manifest digest; at most `limit` bytes may be plaintext.
     #[must_use]
     pub fn new(key: SecretKey, model: ModelRef, manifest: Digest, limit: u64) -> Self {
         Self {
@@ -153,6 +144,13 @@ impl PackageReader {
             key,
             state: ReaderState::Header(Vec::new()),
         }
+    }
+
+    /// The same reader with a smaller limit, for whoever learns the size before the first piece.
+    #[must_use]
+    pub fn limited_to(mut self, limit: u64) -> Self {
+        self.limit = self.limit.min(limit);
+        self
     }
 
     /// Takes the next piece.
@@ -217,6 +215,10 @@ impl PackageReader {
         let model_starts = model_starts(length)
             .filter(|starts| *starts <= plaintext.len())
             .ok_or(PackageError::Content("model missing"))?;
+        let gap = rest.get(length..model_starts.saturating_sub(4));
+        if !gap.unwrap_or_default().iter().all(|byte| *byte == 0) {
+            return Err(PackageError::Content("padding is not zero"));
+        }
         Ok(Package {
             manifest,
             plaintext,

@@ -88,12 +88,10 @@ fn fill_identity(case: &Value) -> Value {
 
 fn id_recipes() -> Vec<Value> {
     let owner = identity(&owner_seed()).public().principal_id().to_string();
-    let upper = counting(0xa0, 32).to_uppercase();
     let case =
         |name: &str, kind: &str, text: &str| json!({ "name": name, "kind": kind, "text": text });
     vec![
         case("a principal", "principal", &owner),
-        case("a principal in capitals", "principal", &upper),
         case("a service", "service", &counting(0x11, 32)),
         case("a code identity", "code_identity", &counting(0x22, 32)),
         case("a digest", "digest", &counting(0x33, 32)),
@@ -148,6 +146,7 @@ fn refused_texts() -> Vec<Value> {
     let owner = "ab".repeat(32);
     let mut refused = vec![
         json!({ "kind": "principal", "text": "" }),
+        json!({ "kind": "principal", "text": counting(0xa0, 32).to_uppercase() }),
         json!({ "kind": "principal", "text": "ab".repeat(31) }),
         json!({ "kind": "principal", "text": "ab".repeat(33) }),
         json!({ "kind": "principal", "text": format!("0x{}", "ab".repeat(31)) }),

@@ -333,7 +333,6 @@ fn reason(error: &PackageError) -> &'static str {
         PackageError::Stream(_) => "stream",
         PackageError::OtherManifest => "other manifest",
         PackageError::Content(_) | PackageError::Manifest(_) => "content",
-        PackageError::TooLarge { .. } => "too large",
     }
 }
 

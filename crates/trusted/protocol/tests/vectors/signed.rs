@@ -486,7 +486,7 @@ fn reason(error: &SignedError) -> &'static str {
         SignedError::Cose(CoseError::NotAuthentic) => "authenticity",
         SignedError::Cose(_) => "form",
         SignedError::Cbor(_) => "content",
-        SignedError::WrongParty(_) => "party",
+        SignedError::WrongParty(_) | SignedError::UnknownSigner | SignedError::Approvals => "party",
     }
 }
 

@@ -1,0 +1,68 @@
+//! A running stack of the deployed binaries, and principals who use it.
+
+#![allow(
+    dead_code,
+    unreachable_pub,
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::arithmetic_side_effects,
+    reason = "test code; each test uses a part of it"
+)]
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use object_store::local::LocalFileSystem;
+use sesemi::{Client, CodeIdentityDigest, Identity, ModelRef, ObjectStore, Tensor};
+use sesemi_cli::demo::{data, trust};
+use sesemi_cli::stack::{Facts, Stack, StackOptions};
+use tempfile::TempDir;
+
+/// Starts a stack whose state lives as long as the folder.
+pub async fn start() -> (TempDir, Stack) {
+    start_in(tempfile::tempdir().unwrap()).await
+}
+
+/// Starts a stack on whatever state is in the folder already.
+pub async fn start_in(folder: TempDir) -> (TempDir, Stack) {
+    let options = StackOptions {
+        tap: true,
+        ..StackOptions::new(sesemi_testkit::binaries(), folder.path().join("state"))
+    };
+    let stack = Stack::start(options, |_| {}).await.unwrap();
+    (folder, stack)
+}
+
+pub fn keyservice(facts: &Facts) -> SocketAddr {
+    facts.keyservice.parse().unwrap()
+}
+
+pub async fn join(facts: &Facts) -> Client {
+    let identity = Identity::generate().unwrap();
+    Client::connect(identity, keyservice(facts), trust(facts).unwrap())
+        .await
+        .unwrap()
+}
+
+pub fn semirt(facts: &Facts) -> CodeIdentityDigest {
+    facts.semirt_code.parse().unwrap()
+}
+
+pub async fn push(facts: &Facts, owner: &mut Client) -> ModelRef {
+    let store: Arc<dyn ObjectStore> =
+        Arc::new(LocalFileSystem::new_with_prefix(&facts.store).unwrap());
+    owner
+        .push_model(&store, "breast-cancer", 1, &data::manifest(), data::MODEL)
+        .await
+        .unwrap()
+}
+
+pub fn rows() -> Vec<data::Row> {
+    data::parse_csv(data::HELD_OUT).unwrap()
+}
+
+pub fn input(row: &data::Row) -> Tensor {
+    Tensor::fp32("features", &[1, 30], &row.features).unwrap()
+}
