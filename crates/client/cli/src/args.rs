@@ -212,9 +212,10 @@ pub struct GrantArgs {
 pub struct KeyArgs {
     /// The model, as OWNER/NAME@VERSION.
     pub model: String,
-    /// Code identity of the enclaves that may open your requests [default: SeMIRT's in the stack].
+    /// Code identity of the enclaves that may open your requests; may be given several times, and replaces what you approved
+    /// before [default: SeMIRT's in the stack].
     #[arg(long, value_name = "DIGEST")]
-    pub code: Option<String>,
+    pub code: Vec<String>,
     /// Who deposits, and where.
     #[command(flatten)]
     pub who: Who,
@@ -225,7 +226,8 @@ pub struct KeyArgs {
 pub struct InferArgs {
     /// The model, as OWNER/NAME@VERSION.
     pub model: String,
-    /// A CSV file with a header; each row is one input. A column named `label` is left out and compared.
+    /// A CSV file with a header; each row is one input. The columns' order is the features' order. A column named `label`
+    /// is not sent, and shown beside the answer.
     #[arg(long, value_name = "FILE")]
     pub csv: PathBuf,
     /// How many rows to send, each as a request of its own.

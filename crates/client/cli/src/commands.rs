@@ -5,7 +5,10 @@ use std::time::Duration;
 
 use anstream::println;
 use object_store::local::LocalFileSystem;
-use sesemi::{Client, Gateway, Identity, ModelRef, ObjectStore, PrincipalId, RefusalCode, Tensor};
+use sesemi::{
+    Client, CodeIdentityDigest, Gateway, Identity, ModelRef, ObjectStore, PrincipalId, RefusalCode,
+    Tensor,
+};
 
 use crate::args::{
     GrantArgs, IdentityCommand, InferArgs, KeyArgs, MeasureArgs, ModelCommand, PushArgs,
@@ -158,19 +161,33 @@ pub async fn grant(args: GrantArgs) -> Result<(), CliError> {
 pub async fn key(args: KeyArgs) -> Result<(), CliError> {
     let model: ModelRef = args.model.parse().during("read the model's name")?;
     let connection = args.who.connection.resolve()?;
-    let code = connection.code(args.code.as_deref())?;
+    let codes = match args.code.as_slice() {
+        [] => vec![connection.code(None)?],
+        given => given
+            .iter()
+            .map(|code| connection.code(Some(code)))
+            .collect::<Result<_, _>>()?,
+    };
     let mut client = connection.client(&args.who.identity).await?;
     let receipt = client
-        .approve_code(&model, [code])
+        .approve_code(&model, codes.iter().copied())
         .await
         .during("deposit the request key")?;
     keep_seen(&args.who.identity, &client)?;
     acknowledged(
         args.who.json,
-        &format!("deposited a request key for {model} in code {code}"),
+        &format!(
+            "deposited a request key for {model} in code {}",
+            listed(&codes)
+        ),
         receipt.state.sequence,
     );
     Ok(())
+}
+
+fn listed(codes: &[CodeIdentityDigest]) -> String {
+    let texts: Vec<String> = codes.iter().map(ToString::to_string).collect();
+    texts.join(", ")
 }
 
 fn acknowledged(json: bool, people: &str, sequence: u64) {

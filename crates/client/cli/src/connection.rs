@@ -112,14 +112,17 @@ impl Connection {
     /// [`CliError`] if it is missing or malformed.
     pub fn keyservice(&self) -> Result<std::net::SocketAddr, CliError> {
         let text = needed(self.settings.keyservice.as_deref(), "keyservice")?;
-        text.parse()
-            .map_err(|_| CliError::Input(format!("'{text}' is not an address; write HOST:PORT")))
+        text.parse().map_err(|_| {
+            CliError::Input(format!(
+                "'{text}' is not an address; write IP:PORT, for example 127.0.0.1:7400"
+            ))
+        })
     }
 
     /// Address of the gateway.
     ///
     /// # Errors
-    /// [`SettingsError::Missing`].
+    /// [`CliError::Input`] if it is not set.
     pub fn gateway(&self) -> Result<&str, CliError> {
         needed(self.settings.gateway.as_deref(), "gateway")
     }
@@ -127,10 +130,10 @@ impl Connection {
     /// Folder of the object store.
     ///
     /// # Errors
-    /// [`SettingsError::Missing`].
+    /// [`CliError::Input`] if it is not set.
     pub fn store(&self) -> Result<&Path, CliError> {
         let store = self.settings.store.as_deref();
-        Ok(store.ok_or(SettingsError::Missing("store"))?)
+        store.ok_or_else(|| missing("store"))
     }
 
     /// The code identity that was given, or SeMIRT's in the stack.
@@ -160,7 +163,14 @@ impl Connection {
 }
 
 fn needed<'a>(value: Option<&'a str>, name: &'static str) -> Result<&'a str, CliError> {
-    Ok(value.ok_or(SettingsError::Missing(name))?)
+    value.ok_or_else(|| missing(name))
+}
+
+/// The likeliest mistake is to have forgotten the file that `sesemi up` wrote.
+fn missing(name: &str) -> CliError {
+    CliError::Input(format!(
+        "no {name} is set: give --stack FILE or set SESEMI_STACK to the stack.toml that `sesemi up` wrote, or give --{name}"
+    ))
 }
 
 fn parse<T: std::str::FromStr>(text: &str, name: &str) -> Result<T, CliError> {
@@ -198,8 +208,10 @@ fn read_seen(path: &Path) -> Result<u64, CliError> {
 /// [`CliError::File`].
 pub fn keep_seen(identity_file: &Path, client: &Client) -> Result<(), CliError> {
     let path = seen_file(identity_file, client.seen().service);
-    let staged = path.with_extension("new");
-    std::fs::write(&staged, format!("{}\n", client.seen().sequence))
+    // Another command may have seen more in the meantime: what is kept never goes back.
+    let seen = client.seen().sequence.max(read_seen(&path)?);
+    let staged = path.with_extension(format!("{}.new", std::process::id()));
+    std::fs::write(&staged, format!("{seen}\n"))
         .and_then(|()| std::fs::rename(&staged, &path))
         .map_err(file(path))
 }

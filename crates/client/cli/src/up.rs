@@ -58,16 +58,20 @@ pub async fn keep_running(mut stack: Stack) -> Result<(), CliError> {
     }
 }
 
-/// Returns [`CliError::Interrupted`] at Ctrl-C or SIGTERM.
+/// Returns [`CliError::Interrupted`] at Ctrl-C, SIGTERM or SIGHUP.
 ///
 /// # Errors
 /// Always.
 pub async fn stop_signal() -> Result<(), CliError> {
     use tokio::signal::unix::{SignalKind, signal};
-    let mut term = signal(SignalKind::terminate()).map_err(|e| CliError::Process("signals", e))?;
+    let failed = |e| CliError::Process("signals", e);
+    let mut term = signal(SignalKind::terminate()).map_err(failed)?;
+    // The terminal was closed or the connection to it was lost: as good as Ctrl-C.
+    let mut hangup = signal(SignalKind::hangup()).map_err(failed)?;
     tokio::select! {
         _ = term.recv() => {}
-        pressed = tokio::signal::ctrl_c() => pressed.map_err(|e| CliError::Process("signals", e))?,
+        _ = hangup.recv() => {}
+        pressed = tokio::signal::ctrl_c() => pressed.map_err(failed)?,
     }
     Err(CliError::Interrupted)
 }

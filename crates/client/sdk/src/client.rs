@@ -229,8 +229,8 @@ impl Client {
         .await
     }
 
-    /// Deposits this user's request key for a model version, for enclaves that run one of `codes`. Does nothing if the
-    /// key is there already.
+    /// Deposits this user's request key for a model version, for enclaves that run one of `codes`, and no other: calling it
+    /// again, with the code of a new build for example, sets the approved code anew.
     ///
     /// # Errors
     /// [`Error::Refused`].

@@ -99,17 +99,24 @@ impl Gateway {
     }
 }
 
+/// Text of an untrusted party, without the control characters that would let it write all over a terminal.
+fn printable(text: &str) -> String {
+    text.trim().chars().filter(|c| !c.is_control()).collect()
+}
+
 /// Reads `{"error": sentence, "code": code}`. Whoever stands between may have written it: it explains, it proves nothing.
 fn refusal(status: StatusCode, body: &[u8]) -> Error {
-    let text = String::from_utf8_lossy(body.get(..body.len().min(2048)).unwrap_or_default());
+    let body = body.get(..body.len().min(2048)).unwrap_or_default();
+    let parsed: serde_json::Value = serde_json::from_slice(body).unwrap_or_default();
     let field = |name: &str| {
-        let (_, rest) = text.split_once(&format!("\"{name}\":"))?;
-        let (_, rest) = rest.split_once('"')?;
-        rest.split_once('"').map(|(value, _)| value.to_owned())
+        parsed
+            .get(name)
+            .and_then(|value| value.as_str())
+            .map(printable)
     };
     Error::GatewayAnswer {
         status: status.as_u16(),
         code: field("code"),
-        message: field("error").unwrap_or_else(|| text.trim().to_owned()),
+        message: field("error").unwrap_or_else(|| printable(&String::from_utf8_lossy(body))),
     }
 }

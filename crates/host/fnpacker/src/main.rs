@@ -16,7 +16,8 @@ const EXAMPLES: &str = "\
 Examples:
   Two endpoints of 512 MiB on a simulated TEE, on a port of the system's choice:
     sesemi-fnpacker serve --listen 127.0.0.1:0 --log-dir logs \\
-        --launcher 'simtee run --state simtee --' --image target/release/sesemi-semirt
+        --launcher './simtee run --state simtee --' --image ./sesemi-semirt \\
+        --image-arg=serve --image-arg=--config --image-arg=/etc/sesemi/semirt.toml
 
   Eight endpoints that share memory for four, configured by a file, one value overridden:
     sesemi-fnpacker serve --config fnpacker.toml --user-memory-mib 2048
@@ -49,6 +50,9 @@ enum Command {
         /// TOML file with any of the settings below
         #[arg(long, value_name = "FILE", env = "SESEMI_FNPACKER_CONFIG")]
         config: Option<PathBuf>,
+        /// Stop when the process that started this one ends, however it ends
+        #[arg(long)]
+        die_with_parent: bool,
         #[command(flatten)]
         settings: Box<Settings>,
     },
@@ -57,8 +61,16 @@ enum Command {
 fn main() -> ExitCode {
     let Command::Serve {
         config: file,
+        die_with_parent,
         settings,
     } = Cli::parse().command;
+    if die_with_parent
+        && let Err(error) =
+            rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::TERM))
+    {
+        eprintln!("error: cannot watch the parent process: {error}");
+        return ExitCode::FAILURE;
+    }
     let config = match configure(file, *settings) {
         Ok(config) => config,
         Err(error) => {

@@ -49,7 +49,7 @@ enum Command {
         json: bool,
     },
     /// Print the measurement that a program will have.
-    #[command(after_help = "Example:\n  simtee measure --json ./target/release/sesemi-semirt")]
+    #[command(after_help = "Example:\n  simtee measure --json ./sesemi-semirt")]
     Measure {
         /// The program: a 64-bit ELF file, statically linked.
         binary: PathBuf,
@@ -62,12 +62,15 @@ enum Command {
     /// The program's standard input is the device socket. SIGTERM and SIGINT are forwarded to it, and its exit code (128
     /// plus the signal's number, if a signal ended it) becomes simtee's.
     #[command(
-        after_help = "Example:\n  simtee run --state ./simtee-state -- ./sesemi-keyservice --listen 127.0.0.1:7000"
+        after_help = "Example:\n  simtee run --state platform -- ./sesemi-keyservice serve --state keys \\\n    --simulated-root platform/public/root.der --endorsements platform/public/collateral.json"
     )]
     Run {
         /// The directory of the machine's state.
         #[arg(long, value_name = "DIR")]
         state: PathBuf,
+        /// Stop when the process that started this one ends, however it ends.
+        #[arg(long)]
+        die_with_parent: bool,
         /// The program: a 64-bit ELF file, statically linked.
         #[arg(last = true, required = true, num_args = 1.., value_names = ["BINARY", "ARGS"])]
         command: Vec<OsString>,
@@ -78,7 +81,11 @@ fn main() -> ExitCode {
     let result = match Cli::parse().command {
         Command::Init { state, json } => init(&state, json),
         Command::Measure { binary, json } => measure(&binary, json),
-        Command::Run { state, command } => run(&state, &command),
+        Command::Run {
+            state,
+            die_with_parent,
+            command,
+        } => run(&state, die_with_parent, &command),
     };
     result.unwrap_or_else(|error| {
         report(error.as_ref());
@@ -160,7 +167,14 @@ fn measure(binary: &Path, json: bool) -> Result<ExitCode, Box<dyn Error>> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn run(state: &Path, command: &[OsString]) -> Result<ExitCode, Box<dyn Error>> {
+fn run(
+    state: &Path,
+    die_with_parent: bool,
+    command: &[OsString],
+) -> Result<ExitCode, Box<dyn Error>> {
+    if die_with_parent {
+        rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::TERM))?;
+    }
     let (binary, arguments) = command.split_first().ok_or("no program was given")?;
     let machine = Machine::load(state)?;
     if machine.collateral_expires() < SystemTime::now() {

@@ -25,7 +25,7 @@ pub enum CliCommand {
     /// Prints one line of JSON on standard output once it listens; logs go to standard error.
     #[command(after_help = "Example (simulated TEE, protects nothing):\n  \
         simtee init --state platform\n  \
-        simtee run --state platform -- sesemi-keyservice serve --state keys \\\n    \
+        simtee run --state platform -- ./sesemi-keyservice serve --state keys \\\n    \
         --simulated-root platform/public/root.der --endorsements platform/public/collateral.json")]
     Serve(Box<ServeArgs>),
 }

@@ -238,8 +238,8 @@ mod tests {
             let registered = accepted.iter().any(|s| matches!(s, Step::Register(p) if *p == user));
             let model = accepted.iter().any(|s| matches!(s, Step::Model { owner: o, name, version } if (*o, *name, *version) == (owner, n, v)));
             let granted = accepted.iter().any(|s| matches!(s, Step::Grant { owner: o, name, version, user: u, code } if (*o, *name, *version, *u, *code) == (owner, n, v, user, c)));
-            // The first accepted deposit counts: keys never change afterwards.
-            let key = accepted.iter().find_map(|s| match s {
+            // The last accepted deposit counts: the key stays, the approved code is set anew.
+            let key = accepted.iter().rev().find_map(|s| match s {
                 Step::Key { user: u, owner: o, name, version, epoch: e, codes } if (*u, *o, *name, *version, *e) == (user, owner, n, v, epoch) => Some(codes.contains(&c)),
                 _ => None,
             }).unwrap_or(false);

@@ -197,12 +197,13 @@ impl State {
                 }
                 Ok(())
             }
-            Action::PutRequestKey { model, epoch, .. } => {
-                if self.request_key(signer, model, *epoch).is_some() {
-                    return refuse(RefusalCode::AlreadyExists);
-                }
-                Ok(())
-            }
+            // The same key may be deposited again for other code: approving a new build must not cost the user its key.
+            Action::PutRequestKey {
+                model, epoch, key, ..
+            } => match self.request_key(signer, model, *epoch) {
+                Some(record) if record.key != *key => refuse(RefusalCode::AlreadyExists),
+                _ => Ok(()),
+            },
         }
     }
 

@@ -73,7 +73,8 @@ pub enum Action {
         #[n(3)]
         code: CodeIdentityDigest,
     },
-    /// A user deposits the key that its requests for a model version are sealed with.
+    /// A user deposits the key that its requests for a model version are sealed with. Depositing the same key again sets
+    /// the approved code anew; another key needs another epoch.
     #[n(3)]
     PutRequestKey {
         /// The model version.

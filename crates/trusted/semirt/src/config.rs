@@ -26,7 +26,7 @@ pub enum CliCommand {
     /// Prints one line of JSON on standard output once it listens; logs go to standard error.
     #[command(
         after_help = "Example (simulated TEE, protects nothing; PLATFORM was made by `simtee init`):\n  \
-        simtee run --state PLATFORM -- sesemi-semirt serve \\\n    \
+        simtee run --state PLATFORM -- ./sesemi-semirt serve \\\n    \
         --keyservice 127.0.0.1:7400 --keyservice-id ID --keyservice-code DIGEST --store models \\\n    \
         --simulated-root PLATFORM/public/root.der --endorsements PLATFORM/public/collateral.json"
     )]

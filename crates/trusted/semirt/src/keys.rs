@@ -13,12 +13,16 @@ use sesemi_protocol::envelope::Route;
 use sesemi_protocol::release::{Lease, ReleaseRequest};
 use sesemi_protocol::wire::{CallBody, ReplyBody};
 use sesemi_protocol::{ModelRef, PrincipalId, Refusal, RefusalCode};
+use tokio::sync::Semaphore;
 use tokio::time::Instant;
 
 use crate::single_flight::{Ended, SingleFlight};
 
 /// Leases kept at once. Beyond it the one that ends first is dropped: it is fetched again when needed.
 const MAX_LEASES: usize = 10_000;
+/// Releases under way at once. A request costs its sender nothing before its key is released, and its fetch goes on when the
+/// sender leaves: without a bound, a flood of made-up users would pile up here.
+const MAX_PENDING: usize = 256;
 /// Longest wait for one release.
 const RELEASE: Duration = Duration::from_secs(15);
 
@@ -36,7 +40,12 @@ impl KeySource for FromKeyService {
     fn release(&self, request: ReleaseRequest) -> BoxFuture<'static, Result<Lease, Refusal>> {
         let session = self.0.clone();
         Box::pin(async move {
-            match session.call(CallBody::Release(request), RELEASE).await {
+            let call = session.call(CallBody::Release(request), RELEASE);
+            // The call's own limit begins with the call; this one includes waiting for the calls before it.
+            let Ok(answered) = tokio::time::timeout(RELEASE, call).await else {
+                return Err(RefusalCode::KeyServiceUnavailable.into());
+            };
+            match answered {
                 Ok(ReplyBody::Lease(lease)) => Ok(*lease),
                 Ok(ReplyBody::Refused(refusal)) => Err(refusal),
                 Ok(_) => Err(RefusalCode::KeyServiceUnavailable.into()),
@@ -75,6 +84,7 @@ pub struct Keys {
     source: Arc<dyn KeySource>,
     held: Arc<Mutex<HashMap<LeaseId, Held>>>,
     flights: SingleFlight<(LeaseId, u64), Arc<Lease>, Refusal>,
+    pending: Arc<Semaphore>,
 }
 
 impl core::fmt::Debug for Keys {
@@ -91,6 +101,7 @@ impl Keys {
             source,
             held: Arc::default(),
             flights: SingleFlight::default(),
+            pending: Arc::new(Semaphore::new(MAX_PENDING)),
         }
     }
 
@@ -106,13 +117,15 @@ impl Keys {
     /// Asks KeyService for the lease of a request. KeyService must have reached log position `at_least`.
     ///
     /// # Errors
-    /// KeyService's [`Refusal`], or [`RefusalCode::KeyServiceUnavailable`].
+    /// KeyService's [`Refusal`], [`RefusalCode::KeyServiceUnavailable`], or [`RefusalCode::Busy`] if too many are under way.
     pub async fn fetch(&self, route: &Route, at_least: u64) -> Result<Arc<Lease>, Refusal> {
         let id = id(route);
         let (source, held) = (self.source.clone(), self.held.clone());
+        let pending = self.pending.clone();
         let fetch = {
             let id = id.clone();
             move || async move {
+                let _place = pending.try_acquire().map_err(|_| RefusalCode::Busy)?;
                 let asked = Instant::now();
                 let request = ReleaseRequest {
                     model: id.model.clone(),
@@ -126,6 +139,10 @@ impl Keys {
                     Ok(lease) => {
                         let lease = Arc::new(lease);
                         let ends = asked.checked_add(lease.duration()).unwrap_or(asked);
+                        if Instant::now() >= ends {
+                            // It came so late that it has ended already.
+                            return Err(RefusalCode::KeyServiceUnavailable.into());
+                        }
                         make_room(&mut held);
                         held.insert(
                             id,
@@ -137,8 +154,15 @@ impl Keys {
                         Ok(lease)
                     }
                     Err(refusal) => {
-                        // Whatever was held is void now: revoked, or from a state that is not the newest.
-                        if refusal.code != RefusalCode::KeyServiceUnavailable {
+                        // Whatever was held is void now: revoked, or from a state that is not the newest. Trouble on the
+                        // way says nothing about that.
+                        let trouble = matches!(
+                            refusal.code,
+                            RefusalCode::KeyServiceUnavailable
+                                | RefusalCode::Busy
+                                | RefusalCode::Internal
+                        );
+                        if !trouble {
                             held.remove(&id);
                         }
                         Err(refusal)

@@ -27,7 +27,7 @@ pub struct Model {
     loaded: Box<dyn LoadedModel>,
     /// Executions that no run uses just now; at most one for each slot.
     idle: Mutex<Vec<Box<dyn Execution>>>,
-    _reservation: Reservation,
+    reservation: Reservation,
 }
 
 impl core::fmt::Debug for Model {
@@ -180,9 +180,10 @@ impl Load {
             let loaded = engine
                 .load(&manifest, package.into_model())
                 .map_err(|e| unavailable(&e))?;
-            Ok::<_, Refusal>((manifest, loaded))
+            // The reservation came along: if nobody waits any more, it ends with this work and not before.
+            Ok::<_, Refusal>((manifest, loaded, reservation))
         });
-        let (manifest, loaded) = loaded
+        let (manifest, loaded, reservation) = loaded
             .await
             .map_err(|_| Refusal::from(RefusalCode::Internal))?
             .inspect_err(
@@ -192,7 +193,7 @@ impl Load {
             manifest,
             loaded,
             idle: Mutex::default(),
-            _reservation: reservation,
+            reservation,
         });
         self.shelf.place(self.model, model.clone());
         Ok(model)
@@ -245,7 +246,9 @@ impl Shelf {
                         bytes,
                     });
                 }
-                content.evict().ok_or(RefusalCode::Busy)?
+                content
+                    .evict(bytes, shelf.budget)
+                    .ok_or(RefusalCode::Busy)?
             };
             // Outside the lock, because dropping a model gives its reservation back.
             drop(evicted);
@@ -263,8 +266,19 @@ impl Shelf {
 }
 
 impl Content {
-    /// Takes out the model that was used longest ago and that nobody else holds.
-    fn evict(&mut self) -> Option<Placed> {
+    /// Takes out the model that was used longest ago and that nobody else holds. Nothing is taken out for a load of `bytes`
+    /// that would not fit even then.
+    fn evict(&mut self, bytes: u64, budget: u64) -> Option<Placed> {
+        let idle = self
+            .models
+            .values()
+            .filter(|placed| Arc::strong_count(&placed.model) == 1)
+            .fold(0u64, |sum, placed| {
+                sum.saturating_add(placed.model.reservation.bytes)
+            });
+        if self.used.saturating_sub(idle).saturating_add(bytes) > budget {
+            return None;
+        }
         let name = self
             .models
             .iter()

@@ -209,12 +209,13 @@ async fn execute(
     let run = tokio::task::spawn_blocking(move || {
         let inputs: Vec<TensorView<'_>> = opened.inputs().collect();
         let outputs = execution.run(&inputs, opened.outputs());
-        drop(slot);
         // After a failed run its buffers are in an unknown state; they are not used again.
         match &outputs {
             Ok(_) | Err(EngineError::Input(_)) => model.give_back(execution),
             Err(_) => drop(execution),
         }
+        // Last, so that there are never more executions of a model than slots.
+        drop(slot);
         outputs
     });
     run.await

@@ -81,7 +81,11 @@ fn parse_row(
         if Some(at) == label_at {
             row.label = Some(cell.parse().map_err(|_| wrong(cell))?);
         } else {
-            row.features.push(cell.parse().map_err(|_| wrong(cell))?);
+            let value: f32 = cell.parse().map_err(|_| wrong(cell))?;
+            if !value.is_finite() {
+                return Err(wrong(cell));
+            }
+            row.features.push(value);
         }
     }
     Ok(row)
@@ -106,6 +110,7 @@ mod tests {
         let message = |text| parse_csv(text).unwrap_err().to_string();
         assert!(message("a,label\n1,x\n").contains("line 2"));
         assert!(message("a,b\n1,2\n1\n").contains("line 3"));
+        assert!(message("a,b\n1,NaN\n").contains("not a number"));
         assert!(message("").contains("empty"));
     }
 }

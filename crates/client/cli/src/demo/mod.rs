@@ -6,15 +6,17 @@ pub mod data;
 mod plaintext;
 mod report;
 
+use std::io::Write as _;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use anstream::{eprintln, println};
+use anstream::eprintln;
 use indicatif::ProgressBar;
 use object_store::local::LocalFileSystem;
 use sesemi::{
-    Client, CodeIdentityDigest, Error, Identity, Inference, ModelRef, ObjectStore, Tensor, Trust,
+    Client, CodeIdentityDigest, Error, Identity, Inference, ModelRef, ObjectStore,
+    Path as ServedBy, RefusalCode, Tensor, Trust,
 };
 use sesemi_process::trust::TrustSettings;
 
@@ -41,6 +43,10 @@ pub async fn run(args: DemoArgs) -> Result<(), CliError> {
     let progress = progress_bar();
     let mut options = StackOptions::new(up::binaries(args.bin_dir.clone())?, folder.path().into());
     options.tap = true;
+    // Found out now rather than after the work.
+    if let Some(path) = args.json.as_deref().filter(|path| *path != Path::new("-")) {
+        std::fs::write(path, "").map_err(file(path))?;
+    }
     let stack = tokio::select! {
         stack = Stack::start(options, |step| progress.set_message(step.to_owned())) => stack?,
         stopped = up::stop_signal() => return stopped,
@@ -61,14 +67,23 @@ pub async fn run(args: DemoArgs) -> Result<(), CliError> {
             return Err(error);
         }
     };
-    publish(&report, args.json.as_deref())?;
-    if args.keep {
+    // However this ends, the stack is drained: dropping it would kill the gateway before it has stopped its instances.
+    let published = publish(&report, args.json.as_deref()).and_then(|()| {
         let path = folder.path().join("stack.toml");
         std::fs::write(&path, up::facts_as_toml(&stack.facts)?).map_err(file(&path))?;
-        eprintln!("\n{}", up::describe(&stack.facts, &path));
-        return up::keep_running(stack).await;
+        Ok(path)
+    });
+    match published {
+        Ok(path) if args.keep => {
+            eprintln!("\n{}", up::describe(&stack.facts, &path));
+            up::keep_running(stack).await
+        }
+        other => {
+            let stopped = stack.stop().await;
+            other?;
+            Ok(stopped?)
+        }
     }
-    Ok(stack.stop().await?)
 }
 
 /// A spinner on a terminal; nothing elsewhere.
@@ -81,15 +96,15 @@ fn progress_bar() -> ProgressBar {
 fn publish(report: &DemoReport, json: Option<&Path>) -> Result<(), CliError> {
     let text = serde_json::to_string_pretty(report)
         .map_err(|e| CliError::Demo(format!("the result cannot be written: {e}")))?;
-    match json {
-        Some(path) if path == Path::new("-") => println!("{text}"),
+    let shown = match json {
+        Some(path) if path == Path::new("-") => text,
         Some(path) => {
             std::fs::write(path, format!("{text}\n")).map_err(file(path))?;
-            println!("{}", report.for_people());
+            report.for_people()
         }
-        None => println!("{}", report.for_people()),
-    }
-    Ok(())
+        None => report.for_people(),
+    };
+    writeln!(anstream::stdout(), "{shown}").map_err(|e| CliError::Process("standard output", e))
 }
 
 /// The principals of the demo, connected.
@@ -133,11 +148,18 @@ pub async fn play(stack: &Stack, progress: &ProgressBar) -> Result<DemoReport, C
         .map(|(inference, _)| output(inference))
         .collect::<Result<_, _>>()?;
     let largest_difference = difference(&probabilities, &plain)?;
-    let mut times: Vec<f64> = hot.iter().map(|(_, ms)| *ms).collect();
+    // A lease that ends half-way makes a request warm; only those that SeMIRT itself calls hot are counted as such.
+    let mut times: Vec<f64> = hot
+        .iter()
+        .filter(|(inference, _)| inference.report.path == ServedBy::Hot)
+        .map(|(_, ms)| *ms)
+        .collect();
     times.sort_by(f64::total_cmp);
-    let last_path = hot
-        .last()
-        .map_or("none", |(inference, _)| inference.report.path.as_str());
+    let mostly = if times.len() * 2 > hot.len() {
+        "hot"
+    } else {
+        "not hot"
+    };
     let report = DemoReport {
         tee: "simulated",
         rows: rows.len(),
@@ -147,11 +169,7 @@ pub async fn play(stack: &Stack, progress: &ProgressBar) -> Result<DemoReport, C
         cold_ms,
         warm_ms,
         hot_ms_p50: times.get(times.len() / 2).copied().unwrap_or_default(),
-        paths: [
-            cold.report.path.as_str(),
-            warm.report.path.as_str(),
-            last_path,
-        ],
+        paths: [cold.report.path.as_str(), warm.report.path.as_str(), mostly],
         host_saw: host_saw(stack, &cast.model)?,
         refused,
         parties: parties(facts, &cast),
@@ -295,11 +313,19 @@ fn difference(got: &[Vec<f32>], plain: &[Vec<f32>]) -> Result<f32, CliError> {
             "the outputs have another shape than the plain model's".into(),
         ));
     }
-    let pairs = got.iter().flatten().zip(plain.iter().flatten());
-    // NaN must not pass for equal.
-    Ok(pairs
-        .map(|(a, b)| (a - b).abs())
-        .fold(0.0, |worst, d| if d <= worst { worst } else { d }))
+    let differences = got
+        .iter()
+        .flatten()
+        .zip(plain.iter().flatten())
+        .map(|(a, b)| (a - b).abs());
+    // A NaN anywhere must not pass for equal: once it is the worst, it stays the worst.
+    Ok(differences.fold(0.0, |worst: f32, d| {
+        if worst.is_nan() || d <= worst {
+            worst
+        } else {
+            d
+        }
+    }))
 }
 
 fn accuracy(probabilities: &[Vec<f32>], rows: &[Row]) -> f64 {
@@ -322,20 +348,39 @@ async fn refusals(facts: &Facts, cast: &Cast, row: &Row) -> Result<Vec<Refused>,
     Ok(vec![
         refused(
             "a stranger",
+            RefusalCode::UnknownPrincipal,
             cast.stranger.infer(gateway, model, &input).await,
         )?,
         refused(
             "a tampered ciphertext",
+            RefusalCode::NotAuthentic,
             user.infer_with(gateway, model, &input, flip_last).await,
         )?,
         refused(
             "a model without a grant",
+            RefusalCode::NotGranted,
             second.infer(gateway, &cast.withheld, &input).await,
         )?,
     ])
 }
 
-fn refused(case: &'static str, result: Result<Inference, Error>) -> Result<Refused, CliError> {
+/// A refusal for another reason (no free place, say) is no proof, so it does not count.
+fn refused(
+    case: &'static str,
+    expected: RefusalCode,
+    result: Result<Inference, Error>,
+) -> Result<Refused, CliError> {
+    let refused = refusal(case, result)?;
+    if refused.code == expected.as_str() {
+        return Ok(refused);
+    }
+    Err(CliError::Demo(format!(
+        "{case} was refused as {}, not as {expected}",
+        refused.code
+    )))
+}
+
+fn refusal(case: &'static str, result: Result<Inference, Error>) -> Result<Refused, CliError> {
     match result {
         Ok(_) => Err(CliError::Demo(format!("{case} was served"))),
         Err(Error::GatewayAnswer {
@@ -391,4 +436,21 @@ fn facts_package(facts: &Facts, model: &ModelRef) -> std::path::PathBuf {
 fn body_length(message: &[u8]) -> usize {
     let head = message.windows(4).position(|window| window == b"\r\n\r\n");
     head.map_or(0, |at| message.len() - at - 4)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_nan_anywhere_is_never_equal() {
+        for at in 0..3 {
+            let mut got = vec![vec![0.5, 1.0, 2.0]];
+            assert_eq!(difference(&got, &got.clone()).unwrap(), 0.0);
+            got[0][at] = f32::NAN;
+            let worst = difference(&got, &[vec![0.5, 1.0, 2.0]]).unwrap();
+            assert!(worst.is_nan(), "{at}");
+        }
+        assert!(difference(&[vec![1.0]], &[vec![1.0, 2.0]]).is_err());
+    }
 }

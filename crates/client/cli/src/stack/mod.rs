@@ -323,7 +323,7 @@ impl StackOptions {
         let layout = Layout(&self.state);
         let mut command = Command::new(self.binary("simtee")?);
         command
-            .args(["run", "--state"])
+            .args(["run", "--die-with-parent", "--state"])
             .arg(layout.platform())
             .arg("--")
             .arg(self.binary("sesemi-keyservice")?)
@@ -342,17 +342,14 @@ impl StackOptions {
         let layout = Layout(&self.state);
         // The launcher is one flag that is split into words as a shell does, so its parts are quoted.
         let launcher = format!(
-            "{} run --state {} --",
+            "{} run --die-with-parent --state {} --",
             quoted(&self.binary("simtee")?),
             quoted(&layout.platform())
         );
         let mut command = Command::new(self.binary("sesemi-fnpacker")?);
         command
-            .args([
-                "serve",
-                "--listen",
-                &format!("127.0.0.1:{}", self.gateway_port),
-            ])
+            .args(["serve", "--die-with-parent"])
+            .args(["--listen", &format!("127.0.0.1:{}", self.gateway_port)])
             .args(["--launcher", &launcher, "--image"])
             .arg(semirt)
             .args(["--endpoints", &self.endpoints.to_string()])

@@ -1,7 +1,7 @@
 //! Sealed requests and responses: what a user sends through the untrusted host, and what comes back.
 //!
 //! Each message is a `COSE_Encrypt0` under a key of its own: HKDF-SHA-256 of the user's request key, with the request id as
-//! salt and the [binding](Binding) as info. The binding names user, model, version, key epoch, request id and direction,
+//! salt and the *binding* as info. The binding names user, model, version, key epoch, request id and direction,
 //! and for a response the digest of its request; it is also the additional data. Neither side reads it from the message it
 //! opens: SeMIRT takes it from the lease it holds, the client from what it asked.
 //!

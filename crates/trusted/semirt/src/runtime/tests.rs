@@ -331,12 +331,38 @@ async fn a_lease_is_not_used_after_its_end() {
     assert_eq!(answer.report.path, Path::Warm);
 }
 
+/// KeyService that never answers.
+struct Silent;
+
+impl KeySource for Silent {
+    fn release(&self, _: ReleaseRequest) -> BoxFuture<'static, Result<Lease, Refusal>> {
+        Box::pin(futures::future::pending())
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_flood_of_made_up_users_does_not_pile_up_behind_a_silent_keyservice() {
+    let keys = Keys::new(Arc::new(Silent));
+    let mut refused = 0;
+    for user in 0..1000u32 {
+        let mut id = [0; 32];
+        id[..4].copy_from_slice(&user.to_be_bytes());
+        let route = Route {
+            user: PrincipalId(id),
+            model: model(),
+            request: RequestId([0; 16]),
+            epoch: 1,
+        };
+        // Each sender leaves at once; what it started goes on without it.
+        let left = tokio::time::timeout(Duration::from_millis(1), keys.fetch(&route, 0)).await;
+        refused += u32::from(matches!(left, Ok(Err(refusal)) if refusal.code == RefusalCode::Busy));
+    }
+    assert_eq!(refused, 1000 - 256);
+}
+
 #[tokio::test]
 async fn a_request_whose_deadline_has_passed_is_refused() {
-    let World {
-        runtime, source, ..
-    } = world().await;
-    source.down.store(false, Ordering::SeqCst);
+    let World { runtime, .. } = world().await;
     let sent = request(1, &request_key(1), &[1.0; 30], 5);
     let refused = runtime.serve(sent.bytes, Instant::now()).await;
     assert_eq!(refused.unwrap_err().code, RefusalCode::DeadlineExceeded);
