@@ -375,8 +375,8 @@ fn refused(
         return Ok(refused);
     }
     Err(CliError::Demo(format!(
-        "{case} was refused as {}, not as {expected}",
-        refused.code
+        "{case} was refused as {}, not as {expected}: {}",
+        refused.code, refused.reason
     )))
 }
 
