@@ -125,18 +125,6 @@ impl Child {
         }
     }
 
-    /// What it is.
-    #[must_use]
-    pub fn name(&self) -> &'static str {
-        self.name
-    }
-
-    /// Its process id, while it runs.
-    #[must_use]
-    pub fn id(&self) -> Option<u32> {
-        self.process.id()
-    }
-
     /// A text of the line in which it said where it listens.
     ///
     /// # Errors

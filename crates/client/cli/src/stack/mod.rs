@@ -281,15 +281,6 @@ impl Stack {
         Layout(&self.options.state).tap()
     }
 
-    /// Process ids of the stack's own children, by name.
-    #[must_use]
-    pub fn processes(&self) -> Vec<(&'static str, u32)> {
-        [&self.keyservice, &self.gateway]
-            .into_iter()
-            .filter_map(|child| Some((child.name(), child.id()?)))
-            .collect()
-    }
-
     /// Returns when a part ends by itself, with what is known about it.
     pub async fn watch(&mut self) -> StackError {
         tokio::select! {
