@@ -7,20 +7,23 @@
 //! | operation | payload | response |
 //! |---|---|---|
 //! | 0 HELLO | none | the ASCII text [`VERSION`] |
-//! | 1 QUOTE | 64 bytes of report data | an SGX DCAP quote, version 3 |
-//! | 2 SEAL_KEY | one byte: the policy, 0 by measurement, 1 by signer | 32 bytes |
+//! | 1 QUOTE | 64 bytes of report data | a DCAP quote: SGX version 3, or TDX version 4 |
+//! | 2 SEAL_KEY | one byte: the policy, 0 by measurement, 1 by signer; for 1 optionally two bytes, big-endian: a security version, at most the program's own, which is meant if they are absent | 32 bytes |
 //!
 //! Status 0 is success; status 1 is a refusal, its payload a reason in UTF-8. After an unknown operation or a payload
 //! of the wrong length the connection goes on. A broken frame (a payload that is announced too long, or that ends too
 //! early) ends it, because nobody can say where the next one begins.
 //!
-//! A request carries no measurement: the device answers for the one it was given by the launcher.
+//! A request carries no measurement: the device answers for the one it was given by the launcher. A trust domain gets no
+//! sealing key, because TDX 1.5 has none. Each quote shows the machine as its file has it at that moment, so that faults
+//! which another process applies take effect.
 
 use std::io::{self, ErrorKind, Read, Write};
 
 use zeroize::{Zeroize, Zeroizing};
 
-use crate::{Machine, Measurement, SealPolicy};
+use crate::follow::Follower;
+use crate::{Machine, Measured, Measurement, SealPolicy, SimteeError};
 
 /// What HELLO answers: the name of the protocol and its version.
 pub const VERSION: &str = "simtee/1";
@@ -59,17 +62,24 @@ pub enum DeviceError {
     Io(#[source] io::Error),
 }
 
-/// Serves one enclave with this measurement until it closes the connection.
+/// Serves one enclave or trust domain with this measurement until it closes the connection.
+///
+/// # Errors
+///
+/// [`DeviceError`] if the program breaks the protocol or the connection fails.
 pub fn serve(
     machine: &Machine,
-    measurement: &Measurement,
+    measured: impl Into<Measured>,
     mut connection: impl Read + Write,
 ) -> Result<(), DeviceError> {
+    let mut device = Device {
+        machine,
+        follower: Follower::of(machine),
+        measured: measured.into(),
+    };
     while let Some(request) = read_request(&mut connection)? {
         let response = match request {
-            Request::Complete { operation, payload } => {
-                answer(machine, measurement, operation, &payload)
-            }
+            Request::Complete { operation, payload } => device.answer(operation, &payload),
             Request::TooLong { length } => {
                 let error = DeviceError::TooLong { length };
                 write_response(&mut connection, &Response::Refused(error.to_string()))?;
@@ -97,42 +107,91 @@ impl Response {
     }
 }
 
-fn answer(machine: &Machine, measurement: &Measurement, operation: u8, payload: &[u8]) -> Response {
-    match operation {
-        OP_HELLO if payload.is_empty() => Response::ok(VERSION),
-        OP_HELLO => wrong_length("HELLO", 0, payload),
-        OP_QUOTE => match payload.try_into() {
-            Ok(report_data) => quote(machine, measurement, report_data),
-            Err(_) => wrong_length("QUOTE", 64, payload),
-        },
-        OP_SEAL_KEY => match *payload {
-            [policy] => seal_key(machine, measurement, policy),
-            _ => wrong_length("SEAL_KEY", 1, payload),
-        },
-        unknown => Response::Refused(format!("unknown operation {unknown}")),
-    }
-}
-
-fn quote(machine: &Machine, measurement: &Measurement, report_data: &[u8; 64]) -> Response {
-    match machine.quote(measurement, report_data) {
-        Ok(quote) => Response::ok(quote),
-        Err(error) => Response::Refused(error.to_string()),
-    }
-}
-
-fn seal_key(machine: &Machine, measurement: &Measurement, policy: u8) -> Response {
-    match SealPolicy::try_from(policy) {
-        Ok(policy) => {
-            let mut key = machine.seal_key(measurement, policy);
-            let response = Response::ok(key);
-            key.zeroize();
-            response
+impl From<Result<Vec<u8>, SimteeError>> for Response {
+    fn from(result: Result<Vec<u8>, SimteeError>) -> Self {
+        match result {
+            Ok(payload) => Self::ok(payload),
+            Err(error) => Self::Refused(with_causes(&error)),
         }
-        Err(unknown) => Response::Refused(format!("unknown sealing policy {unknown}")),
     }
 }
 
-fn wrong_length(operation: &str, expected: usize, payload: &[u8]) -> Response {
+/// The device of one running program.
+struct Device<'a> {
+    machine: &'a Machine,
+    follower: Follower<&'a Machine>,
+    measured: Measured,
+}
+
+impl Device<'_> {
+    fn answer(&mut self, operation: u8, payload: &[u8]) -> Response {
+        match operation {
+            OP_HELLO if payload.is_empty() => Response::ok(VERSION),
+            OP_HELLO => wrong_length("HELLO", "0", payload),
+            OP_QUOTE => match payload.try_into() {
+                Ok(report_data) => self.quote(report_data).into(),
+                Err(_) => wrong_length("QUOTE", "64", payload),
+            },
+            OP_SEAL_KEY => self.seal_key(payload),
+            unknown => Response::Refused(format!("unknown operation {unknown}")),
+        }
+    }
+
+    fn quote(&mut self, report_data: &[u8; 64]) -> Result<Vec<u8>, SimteeError> {
+        let machine = self.follower.current()?;
+        match &self.measured {
+            Measured::Sgx(measurement) => machine.quote(measurement, report_data),
+            Measured::Tdx(measurement) => machine.td_quote(measurement, report_data),
+        }
+    }
+
+    fn seal_key(&self, payload: &[u8]) -> Response {
+        let (policy, version) = match *payload {
+            [policy] => (policy, None),
+            [policy, high, low] => (policy, Some(u16::from_be_bytes([high, low]))),
+            _ => return wrong_length("SEAL_KEY", "1 or 3", payload),
+        };
+        let Measured::Sgx(measurement) = &self.measured else {
+            return Response::Refused(
+                "TDX 1.5 has no sealing keys; a trust domain gets its keys from a key service or from peers".to_owned(),
+            );
+        };
+        match (SealPolicy::try_from(policy), version) {
+            (Ok(policy), None) => sealed(self.machine.seal_key(measurement, policy)),
+            (Ok(SealPolicy::Signer), Some(version)) => self.older_key(measurement, version),
+            (Ok(SealPolicy::Measurement), Some(_)) => Response::Refused(
+                "a sealing key by measurement has no security version; leave it out".to_owned(),
+            ),
+            (Err(unknown), _) => Response::Refused(format!("unknown sealing policy {unknown}")),
+        }
+    }
+
+    fn older_key(&self, measurement: &Measurement, version: u16) -> Response {
+        match self.machine.seal_key_of_version(measurement, version) {
+            Ok(key) => sealed(key),
+            Err(error) => Response::Refused(error.to_string()),
+        }
+    }
+}
+
+fn sealed(mut key: [u8; 32]) -> Response {
+    let response = Response::ok(key);
+    key.zeroize();
+    response
+}
+
+/// The error and its causes in one line.
+fn with_causes(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text.push_str(&format!(": {error}"));
+        cause = error.source();
+    }
+    text
+}
+
+fn wrong_length(operation: &str, expected: &str, payload: &[u8]) -> Response {
     Response::Refused(format!(
         "{operation} takes {expected} bytes of payload, not {}",
         payload.len()

@@ -60,7 +60,8 @@ pub enum SimteeError {
         column: usize,
     },
     /// A state file was written by another version of this program.
-    #[error("{} has format {found}, but this simtee reads format {expected}; use the simtee that wrote it", path.display())]
+    #[error("{} has format {found}, but this simtee reads format {expected}; use the simtee that wrote it, or \
+         remove the state directory and run `simtee init` again (what was sealed by the old machine is then lost)", path.display())]
     StateFormat {
         /// The file.
         path: PathBuf,
@@ -68,6 +69,22 @@ pub enum SimteeError {
         found: u32,
         /// The format that is understood.
         expected: u32,
+    },
+    /// The file of a running machine was replaced by that of another machine.
+    #[error("{} is the file of another machine now; restart what runs on the old one, or put its file back", path.display())]
+    OtherMachine {
+        /// The file.
+        path: PathBuf,
+    },
+    /// A sealing key was asked for a security version that is newer than the enclave's own.
+    #[error(
+        "a sealing key of security version {asked} is for programs of that version or newer, but this one has version {own}"
+    )]
+    NewerVersion {
+        /// The version that was asked for.
+        asked: u16,
+        /// The enclave's own version.
+        own: u16,
     },
     /// The state could not be written as JSON.
     #[error("the simulated machine's state could not be encoded")]

@@ -12,8 +12,8 @@ use ring::digest;
 use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, memfd_create};
 
 use crate::elf::{self, ReadAt};
-use crate::measurement::sha256_array;
-use crate::{Measurement, SimteeError};
+use crate::measurement::digest_array;
+use crate::{Measured, Measurement, SimteeError, TdMeasurement, Tee};
 
 /// The largest program that is copied into memory.
 pub const MAX_IMAGE_BYTES: u64 = 1024 * 1024 * 1024;
@@ -27,6 +27,7 @@ pub struct Image {
     pub(crate) sealed: File,
     pub(crate) path: PathBuf,
     measurement: Measurement,
+    td_measurement: TdMeasurement,
     interpreter: Option<String>,
 }
 
@@ -39,19 +40,41 @@ impl Image {
                 path: path.to_owned(),
                 reason,
             })?;
-        let mr_enclave =
+        let (mr_enclave, mr_td) =
             hash(&sealed).map_err(SimteeError::io("measure the sealed copy of", path))?;
         Ok(Self {
             sealed,
             path: path.to_owned(),
             measurement: Measurement::with_mr_enclave(mr_enclave),
+            td_measurement: TdMeasurement::with_mr_td(mr_td),
             interpreter,
         })
     }
 
-    /// The measurement of the sealed bytes.
+    /// Gives the program a security version other than 1. Nobody signs simulated programs, so the launcher says what the
+    /// signer of a real enclave writes into the SIGSTRUCT.
+    #[must_use]
+    pub fn with_isv_svn(mut self, isv_svn: u16) -> Self {
+        self.measurement.isv_svn = isv_svn;
+        self
+    }
+
+    /// The measurement of the sealed bytes, as an SGX enclave.
     pub fn measurement(&self) -> &Measurement {
         &self.measurement
+    }
+
+    /// The measurement of the sealed bytes, as a TDX trust domain.
+    pub fn td_measurement(&self) -> &TdMeasurement {
+        &self.td_measurement
+    }
+
+    /// The measurement of the sealed bytes in one kind of TEE.
+    pub fn measured(&self, tee: Tee) -> Measured {
+        match tee {
+            Tee::Sgx => Measured::from(&self.measurement),
+            Tee::Tdx => Measured::from(&self.td_measurement),
+        }
     }
 
     /// The interpreter (dynamic linker) that the program asks for. It is **not measured**, nor are the libraries that
@@ -106,15 +129,24 @@ fn memory_file() -> rustix::io::Result<File> {
     .map(File::from)
 }
 
-fn hash(sealed: &File) -> std::io::Result<[u8; 32]> {
-    let mut context = digest::Context::new(&digest::SHA256);
+/// The SHA-256 and the SHA-384 of the sealed bytes.
+fn hash(sealed: &File) -> std::io::Result<([u8; 32], [u8; 48])> {
+    let mut sha256 = digest::Context::new(&digest::SHA256);
+    let mut sha384 = digest::Context::new(&digest::SHA384);
     let mut buffer = vec![0; 256 * 1024];
     let mut offset = 0u64;
     loop {
         match sealed.read_at(&mut buffer, offset) {
-            Ok(0) => return Ok(sha256_array(&context.finish())),
+            Ok(0) => {
+                return Ok((
+                    digest_array(&sha256.finish()),
+                    digest_array(&sha384.finish()),
+                ));
+            }
             Ok(read) => {
-                context.update(buffer.get(..read).unwrap_or_default());
+                let bytes = buffer.get(..read).unwrap_or_default();
+                sha256.update(bytes);
+                sha384.update(bytes);
                 offset = offset.saturating_add(read as u64);
             }
             Err(error) if error.kind() == ErrorKind::Interrupted => {}
@@ -148,10 +180,9 @@ mod tests {
     fn the_measurement_is_the_one_of_the_file() {
         let path = std::env::current_exe().unwrap();
         let image = Image::load(&path).unwrap();
-        assert_eq!(
-            image.measurement(),
-            &Measurement::of_elf(&std::fs::read(&path).unwrap())
-        );
+        let bytes = std::fs::read(&path).unwrap();
+        assert_eq!(image.measurement(), &Measurement::of_elf(&bytes));
+        assert_eq!(image.td_measurement(), &TdMeasurement::of_elf(&bytes));
     }
 
     #[test]

@@ -16,14 +16,14 @@ use std::thread::JoinHandle;
 use rustix::process::{Pid, PidfdFlags, Signal, getpid, getppid, pidfd_open, pidfd_send_signal};
 
 use crate::device::{self, DeviceError};
-use crate::{Image, Machine, Measurement, SimteeError};
+use crate::{Image, Machine, Measured, SimteeError, Tee};
 
 /// A running simulated enclave. Dropping it kills it.
 #[derive(Debug)]
 pub struct Enclave {
     child: Child,
     signaller: Signaller,
-    measurement: Measurement,
+    measured: Measured,
     device: Option<JoinHandle<Result<(), DeviceError>>>,
 }
 
@@ -44,12 +44,30 @@ pub enum StopSignal {
 }
 
 impl Image {
-    /// Starts the sealed program with these arguments and serves it the device on a thread of its own.
+    /// Starts the sealed program with these arguments as an SGX enclave and serves it the device on a thread of its own.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Image::launch_in`], which see also for who ends the enclave.
+    pub fn launch<A: AsRef<OsStr>>(
+        &self,
+        machine: Arc<Machine>,
+        arguments: impl IntoIterator<Item = A>,
+    ) -> Result<Enclave, SimteeError> {
+        self.launch_in(Tee::Sgx, machine, arguments)
+    }
+
+    /// Starts the sealed program with these arguments in this kind of TEE.
     ///
     /// The kernel kills the enclave when the **thread** that calls this ends, which includes the end of the process,
     /// however it comes about. Call it from a thread that outlives the enclave.
-    pub fn launch<A: AsRef<OsStr>>(
+    ///
+    /// # Errors
+    ///
+    /// [`SimteeError::Launch`] if the program cannot be started.
+    pub fn launch_in<A: AsRef<OsStr>>(
         &self,
+        tee: Tee,
         machine: Arc<Machine>,
         arguments: impl IntoIterator<Item = A>,
     ) -> Result<Enclave, SimteeError> {
@@ -67,10 +85,11 @@ impl Image {
         die_with_this_thread(&mut command);
 
         // The device comes first: should the start fail, it sees the socket closed and ends by itself.
-        let measurement = self.measurement().clone();
+        let measured = self.measured(tee);
+        let answered = measured.clone();
         let device = std::thread::Builder::new()
             .name("simtee-device".to_owned())
-            .spawn(move || device::serve(&machine, &measurement, host))
+            .spawn(move || device::serve(&machine, answered, host))
             .map_err(failed)?;
         let mut child = command.spawn().map_err(failed)?;
         // The command still holds the enclave's end of the socket, and would keep it open after the enclave's death.
@@ -79,7 +98,7 @@ impl Image {
             Ok(signaller) => Ok(Enclave {
                 child,
                 signaller,
-                measurement: self.measurement().clone(),
+                measured,
                 device: Some(device),
             }),
             Err(error) => {
@@ -97,8 +116,8 @@ impl Enclave {
     }
 
     /// The measurement for which the device answers.
-    pub fn measurement(&self) -> &Measurement {
-        &self.measurement
+    pub fn measured(&self) -> &Measured {
+        &self.measured
     }
 
     /// A handle with which another thread can signal the enclave while this one waits for it.

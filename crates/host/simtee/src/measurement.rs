@@ -1,12 +1,20 @@
-//! The measurement of a simulated enclave: what the quote says about the code that runs.
+//! The measurement of a simulated enclave or trust domain: what the quote says about the code that runs.
 //!
-//! Real SGX hashes the pages of an enclave as they are loaded. Here it is the SHA-256 of the program's file, which
-//! anybody can compute with ordinary tools and compare.
+//! Real SGX hashes the pages of an enclave as they are loaded, real TDX the initial memory of a virtual machine. Here it
+//! is the SHA-256 (SGX) or SHA-384 (TDX) of the program's file, which anybody can compute with ordinary tools and compare.
 
 use ring::digest;
 
+use crate::Tee;
+
 /// The text whose SHA-256 is the signer of every simulated enclave.
 pub const SIMULATED_SIGNER_LABEL: &str = "sesemi simulated signer v1";
+
+/// TD attribute SEPT_VE_DISABLE (bit 28): the host cannot make the trust domain run an exception handler by taking a
+/// page away. Verifiers demand it.
+const SEPT_VE_DISABLE: [u8; 8] = [0, 0, 0, 0x10, 0, 0, 0, 0];
+/// XFAM: x87, SSE, AVX, AVX-512, PKRU, CET and AMX state, what a current trust domain has.
+const XFAM: [u8; 8] = [0xe7, 0x02, 0x06, 0, 0, 0, 0, 0];
 
 /// What identifies the code of an enclave, in SGX terms.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -17,7 +25,7 @@ pub struct Measurement {
     pub mr_signer: [u8; 32],
     /// ISVPRODID: 1.
     pub isv_prod_id: u16,
-    /// ISVSVN: 1.
+    /// ISVSVN: 1 unless the launcher is told otherwise. In real SGX the signer sets it in the SIGSTRUCT.
     pub isv_svn: u16,
     /// CONFIGID: all zero.
     pub config_id: [u8; 64],
@@ -41,14 +49,89 @@ impl Measurement {
     }
 }
 
-/// The SHA-256 of some bytes, as an array.
-pub(crate) fn sha256(bytes: &[u8]) -> [u8; 32] {
-    sha256_array(&digest::digest(&digest::SHA256, bytes))
+/// What identifies the code of a trust domain, in TDX terms.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TdMeasurement {
+    /// MRTD: the SHA-384 of the whole ELF file.
+    pub mr_td: [u8; 48],
+    /// RTMR0 to RTMR3, which a real guest extends as it boots: all zero, because nothing is measured after the start.
+    pub rt_mr: [[u8; 48]; 4],
+    /// MRCONFIGID: all zero.
+    pub mr_config_id: [u8; 48],
+    /// MROWNER: all zero.
+    pub mr_owner: [u8; 48],
+    /// MROWNERCONFIG: all zero.
+    pub mr_owner_config: [u8; 48],
+    /// TD attributes, little-endian: SEPT_VE_DISABLE alone, and so neither debug nor migration.
+    pub td_attributes: [u8; 8],
+    /// XFAM, little-endian: the processor state that the trust domain may use.
+    pub xfam: [u8; 8],
 }
 
-/// The bytes of a SHA-256 digest as an array.
-pub(crate) fn sha256_array(digest: &digest::Digest) -> [u8; 32] {
-    let mut array = [0; 32];
+impl TdMeasurement {
+    /// The measurement of a program with these bytes.
+    pub fn of_elf(bytes: &[u8]) -> Self {
+        Self::with_mr_td(sha384(bytes))
+    }
+
+    /// The measurement of a program whose file has this SHA-384.
+    pub fn with_mr_td(mr_td: [u8; 48]) -> Self {
+        Self {
+            mr_td,
+            rt_mr: [[0; 48]; 4],
+            mr_config_id: [0; 48],
+            mr_owner: [0; 48],
+            mr_owner_config: [0; 48],
+            td_attributes: SEPT_VE_DISABLE,
+            xfam: XFAM,
+        }
+    }
+}
+
+/// For whom a [`device`](crate::device) answers: an enclave or a trust domain.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Measured {
+    /// An SGX enclave.
+    Sgx(Measurement),
+    /// A TDX trust domain.
+    Tdx(Box<TdMeasurement>),
+}
+
+impl Measured {
+    /// The kind of TEE.
+    pub fn tee(&self) -> Tee {
+        match self {
+            Self::Sgx(_) => Tee::Sgx,
+            Self::Tdx(_) => Tee::Tdx,
+        }
+    }
+}
+
+impl From<&Measurement> for Measured {
+    fn from(measurement: &Measurement) -> Self {
+        Self::Sgx(measurement.clone())
+    }
+}
+
+impl From<&TdMeasurement> for Measured {
+    fn from(measurement: &TdMeasurement) -> Self {
+        Self::Tdx(Box::new(measurement.clone()))
+    }
+}
+
+/// The SHA-256 of some bytes, as an array.
+pub(crate) fn sha256(bytes: &[u8]) -> [u8; 32] {
+    digest_array(&digest::digest(&digest::SHA256, bytes))
+}
+
+/// The SHA-384 of some bytes, as an array.
+pub(crate) fn sha384(bytes: &[u8]) -> [u8; 48] {
+    digest_array(&digest::digest(&digest::SHA384, bytes))
+}
+
+/// The bytes of a digest as an array of the digest's length.
+pub(crate) fn digest_array<const N: usize>(digest: &digest::Digest) -> [u8; N] {
+    let mut array = [0; N];
     for (to, from) in array.iter_mut().zip(digest.as_ref()) {
         *to = *from;
     }
@@ -68,5 +151,10 @@ mod tests {
         );
         assert_eq!((measurement.isv_prod_id, measurement.isv_svn), (1, 1));
         assert_eq!(measurement.config_id, [0; 64]);
+        assert_eq!(
+            hex::encode(TdMeasurement::of_elf(b"abc").mr_td),
+            "cb00753f45a35e8bb5a03d699ac65007272c32ab0eded1631a8b605a43ff5bed\
+             8086072ba1e7cc2358baeca134c825a7"
+        );
     }
 }

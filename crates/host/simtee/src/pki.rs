@@ -7,22 +7,21 @@
 //!
 //! Each CA has a revocation list. All keys are P-256, all signatures ECDSA with SHA-256, as a verifier demands.
 
-use std::time::SystemTime;
-
 use rcgen::{
     BasicConstraints, CertificateParams, CertificateRevocationListParams, CustomExtension,
     DistinguishedName, DnType, IsCa, Issuer, KeyIdMethod, KeyPair, KeyUsagePurpose, PublicKeyData,
-    SerialNumber,
+    RevocationReason, RevokedCertParams, SerialNumber,
 };
 use ring::rand::SystemRandom;
 use ring::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair};
 use serde::{Deserialize, Serialize};
 use zeroize::{Zeroize, ZeroizeOnDrop};
 
-use crate::SimteeError;
+use crate::fault::{Fault, Faults};
 use crate::measurement::sha256;
-use crate::processor::{Identity, SGX_EXTENSION_OID};
-use crate::validity::{CERTIFICATE_DAYS, Validity};
+use crate::processor::{Identity, Platform, SGX_EXTENSION_OID};
+use crate::validity::Validity;
+use crate::{SimteeError, Tee};
 
 /// The common name of every simulated root.
 pub const ROOT_NAME: &str = "SeSeMI Simulated SGX Root CA";
@@ -47,6 +46,8 @@ pub(crate) struct Secrets {
     #[serde(with = "hex::serde")]
     attestation_key: Vec<u8>,
     #[serde(with = "hex::serde")]
+    td_attestation_key: Vec<u8>,
+    #[serde(with = "hex::serde")]
     pub(crate) seal_secret: [u8; 32],
 }
 
@@ -59,6 +60,7 @@ impl Secrets {
             tcb_signing_key: new_key(random)?,
             pck_key: new_key(random)?,
             attestation_key: new_key(random)?,
+            td_attestation_key: new_key(random)?,
             seal_secret: ring::rand::generate(random)
                 .map(ring::rand::Random::expose)
                 .map_err(|_| SimteeError::Randomness)?,
@@ -70,12 +72,16 @@ impl Secrets {
         signer(&self.pck_key, "PCK", random)
     }
 
-    /// The key with which the quoting enclave signs quotes.
+    /// The key with which the quoting enclave of this kind of TEE signs quotes.
     pub(crate) fn attestation_signer(
         &self,
+        tee: Tee,
         random: &SystemRandom,
     ) -> Result<EcdsaKeyPair, SimteeError> {
-        signer(&self.attestation_key, "attestation", random)
+        match tee {
+            Tee::Sgx => signer(&self.attestation_key, "attestation", random),
+            Tee::Tdx => signer(&self.td_attestation_key, "TD attestation", random),
+        }
     }
 
     /// The key with which the provisioning service signs TCB info and QE identity.
@@ -109,46 +115,73 @@ impl Secrets {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Certificates {
+    /// For how long all of them are valid.
+    pub(crate) validity: Validity,
     #[serde(with = "hex::serde")]
     pub(crate) root_der: Vec<u8>,
     pub(crate) root_pem: String,
-    pub(crate) pck_ca_pem: String,
-    pub(crate) tcb_signing_pem: String,
-    pub(crate) pck_pem: String,
+    pck_ca_pem: String,
+    /// By which the root's revocation list names the PCK CA.
+    #[serde(with = "hex::serde")]
+    pck_ca_serial: Serial,
+    tcb_signing_pem: String,
+    pck_pem: String,
+    /// By which the PCK CA's revocation list names the platform.
+    #[serde(with = "hex::serde")]
+    pck_serial: Serial,
 }
+
+/// The serial number of a certificate.
+type Serial = [u8; 16];
 
 impl Certificates {
     /// Issues all certificates of a new machine.
     pub(crate) fn issue(
         secrets: &Secrets,
         identity: &Identity,
-        now: SystemTime,
+        validity: Validity,
         random: &SystemRandom,
     ) -> Result<Self, SimteeError> {
-        let validity = Validity::starting(now, CERTIFICATE_DAYS)?;
-        let dated = |params| with_dates(params, &validity, random);
-        let (root, pck_ca) = (secrets.root_issuer()?, secrets.pck_issuer()?);
+        let dated = |params, serial: &Serial| with_dates(params, &validity, serial);
+        let root = secrets.root_issuer()?;
+        let (pck_ca_serial, pck_serial) = (new_serial(random)?, new_serial(random)?);
 
-        let root_certificate = dated(authority(ROOT_NAME, 1))?
+        let root_certificate = dated(authority(ROOT_NAME, 1), &new_serial(random)?)?
             .self_signed(root.key())
             .map_err(issuing("the root certificate"))?;
-        let pck_ca_certificate = dated(authority(PCK_CA_NAME, 0))?
-            .signed_by(pck_ca.key(), &root)
+        let pck_ca_certificate = dated(authority(PCK_CA_NAME, 0), &pck_ca_serial)?
+            .signed_by(secrets.pck_issuer()?.key(), &root)
             .map_err(issuing("the PCK CA certificate"))?;
-        let tcb_signing = dated(end_entity(TCB_SIGNING_NAME))?
+        let tcb_signing = dated(end_entity(TCB_SIGNING_NAME), &new_serial(random)?)?
             .signed_by(&key_pair(&secrets.tcb_signing_key, "TCB signing")?, &root)
             .map_err(issuing("the TCB signing certificate"))?;
-        let pck = dated(pck_params(identity))?
-            .signed_by(&key_pair(&secrets.pck_key, "PCK")?, &pck_ca)
-            .map_err(issuing("the PCK certificate"))?;
-
-        Ok(Self {
+        let mut certificates = Self {
+            validity,
             root_der: root_certificate.der().to_vec(),
             root_pem: root_certificate.pem(),
             pck_ca_pem: pck_ca_certificate.pem(),
+            pck_ca_serial,
             tcb_signing_pem: tcb_signing.pem(),
-            pck_pem: pck.pem(),
-        })
+            pck_pem: String::new(),
+            pck_serial,
+        };
+        certificates.certify_platform(secrets, identity, &Platform::HEALTHY)?;
+        Ok(certificates)
+    }
+
+    /// Issues the PCK certificate anew, with what the platform now is; its serial number and dates stay.
+    pub(crate) fn certify_platform(
+        &mut self,
+        secrets: &Secrets,
+        identity: &Identity,
+        platform: &Platform,
+    ) -> Result<(), SimteeError> {
+        let params = pck_params(identity, platform);
+        self.pck_pem = with_dates(params, &self.validity, &self.pck_serial)?
+            .signed_by(&key_pair(&secrets.pck_key, "PCK")?, &secrets.pck_issuer()?)
+            .map_err(issuing("the PCK certificate"))?
+            .pem();
+        Ok(())
     }
 
     /// The chain that a quote carries: PCK certificate, PCK CA, root.
@@ -167,7 +200,7 @@ impl Certificates {
     }
 }
 
-/// The revocation lists of both CAs, in DER. They revoke nothing.
+/// The revocation lists of both CAs, in DER. Those of a healthy machine revoke nothing.
 pub(crate) struct RevocationLists {
     pub(crate) root: Vec<u8>,
     pub(crate) pck: Vec<u8>,
@@ -177,27 +210,49 @@ impl RevocationLists {
     /// Issues both lists under this number, which grows with every issue.
     pub(crate) fn issue(
         secrets: &Secrets,
+        certificates: &Certificates,
         validity: &Validity,
         number: u32,
+        faults: &Faults,
     ) -> Result<Self, SimteeError> {
-        let list = CertificateRevocationListParams {
-            this_update: validity.not_before()?,
-            next_update: validity.not_after()?,
-            crl_number: SerialNumber::from(u64::from(number)),
-            issuing_distribution_point: None,
-            revoked_certs: Vec::new(),
-            key_identifier_method: KeyIdMethod::Sha256,
+        let signed_by = |issuer: Issuer<'static, KeyPair>, revoked: Option<&Serial>| {
+            CertificateRevocationListParams {
+                this_update: validity.not_before()?,
+                next_update: validity.not_after()?,
+                crl_number: SerialNumber::from(u64::from(number)),
+                issuing_distribution_point: None,
+                revoked_certs: revoked
+                    .map(|serial| revocation(serial, validity))
+                    .transpose()?
+                    .into_iter()
+                    .collect(),
+                key_identifier_method: KeyIdMethod::Sha256,
+            }
+            .signed_by(&issuer)
+            .map(|list| list.der().to_vec())
+            .map_err(issuing("a revocation list"))
         };
-        let signed_by = |issuer: Issuer<'static, KeyPair>| {
-            list.signed_by(&issuer)
-                .map(|list| list.der().to_vec())
-                .map_err(issuing("a revocation list"))
-        };
+        let revoked = |serial, fault| faults.has(&fault).then_some(serial);
         Ok(Self {
-            root: signed_by(secrets.root_issuer()?)?,
-            pck: signed_by(secrets.pck_issuer()?)?,
+            root: signed_by(
+                secrets.root_issuer()?,
+                revoked(&certificates.pck_ca_serial, Fault::PckCaRevoked),
+            )?,
+            pck: signed_by(
+                secrets.pck_issuer()?,
+                revoked(&certificates.pck_serial, Fault::PlatformRevoked),
+            )?,
         })
     }
+}
+
+fn revocation(serial: &Serial, validity: &Validity) -> Result<RevokedCertParams, SimteeError> {
+    Ok(RevokedCertParams {
+        serial_number: SerialNumber::from_slice(serial),
+        revocation_time: validity.not_before()?,
+        reason_code: Some(RevocationReason::KeyCompromise),
+        invalidity_date: None,
+    })
 }
 
 fn authority(name: &str, intermediates_below: u8) -> CertificateParams {
@@ -217,13 +272,13 @@ fn end_entity(name: &str) -> CertificateParams {
     params
 }
 
-fn pck_params(identity: &Identity) -> CertificateParams {
+fn pck_params(identity: &Identity, platform: &Platform) -> CertificateParams {
     let mut params = end_entity(PCK_NAME);
     params
         .custom_extensions
         .push(CustomExtension::from_oid_content(
             &SGX_EXTENSION_OID,
-            identity.sgx_extension(),
+            identity.sgx_extension(platform),
         ));
     params
 }
@@ -241,17 +296,21 @@ fn named(name: &str) -> CertificateParams {
 fn with_dates(
     mut params: CertificateParams,
     validity: &Validity,
-    random: &SystemRandom,
+    serial: &Serial,
 ) -> Result<CertificateParams, SimteeError> {
     params.not_before = validity.not_before()?;
     params.not_after = validity.not_after()?;
-    let mut serial: [u8; 16] = ring::rand::generate(random)
+    params.serial_number = Some(SerialNumber::from_slice(serial));
+    Ok(params)
+}
+
+fn new_serial(random: &SystemRandom) -> Result<Serial, SimteeError> {
+    let mut serial: Serial = ring::rand::generate(random)
         .map(ring::rand::Random::expose)
         .map_err(|_| SimteeError::Randomness)?;
     // A serial number is a positive integer: the top bit is its sign, and a leading zero would be dropped.
     serial[0] = serial[0] & 0x7f | 0x40;
-    params.serial_number = Some(SerialNumber::from_slice(&serial));
-    Ok(params)
+    Ok(serial)
 }
 
 fn new_key(random: &SystemRandom) -> Result<Vec<u8>, SimteeError> {

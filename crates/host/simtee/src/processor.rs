@@ -1,9 +1,10 @@
 //! What a simulated processor says about itself: the SGX extension of its PCK certificate.
 //!
-//! Model, security versions and platform flags are constants, so that two simulated machines differ only in what
-//! differs between two real ones: their identifiers and keys. The values describe a multi-package platform because
+//! Model, security versions and platform flags are constants, so that two healthy simulated machines differ only in
+//! what differs between two real ones: their identifiers and keys. The values describe a multi-package platform because
 //! its certificate carries every field that a verifier may read.
 
+use crate::fault::{Fault, Faults};
 use crate::{SimteeError, der};
 
 /// The FMSPC (family, model, stepping, platform) of every simulated processor: `"\0SimTE"` in ASCII. No real
@@ -14,6 +15,11 @@ pub const FMSPC: [u8; 6] = *b"\0SimTE";
 pub(crate) const CPU_SVN: [u8; 16] = [11, 11, 2, 2, 3, 1, 0, 3, 0, 0, 0, 0, 0, 0, 0, 0];
 /// The security version of the provisioning certification enclave.
 pub(crate) const PCE_SVN: u16 = 13;
+/// The lowest version of that enclave that any level of TCB info lists.
+pub(crate) const LOWEST_PCE_SVN: u16 = 5;
+/// The security versions of the TDX module and what it depends on: the module's own version and its major version, then
+/// the microcode's.
+pub(crate) const TEE_TCB_SVN: [u8; 16] = [5, 1, 2, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
 /// The identity of the provisioning certification enclave.
 pub(crate) const PCE_ID: [u8; 2] = [0, 0];
 
@@ -66,10 +72,10 @@ impl Identity {
     }
 
     /// The content of extension 1.2.840.113741.1.13.1.
-    pub(crate) fn sgx_extension(&self) -> Vec<u8> {
+    pub(crate) fn sgx_extension(&self, platform: &Platform) -> Vec<u8> {
         der::sequence([
             field(&[PPID], der::octet_string(&self.ppid)),
-            field(&[TCB], tcb()),
+            field(&[TCB], tcb(platform.pce_svn)),
             field(&[PCEID], der::octet_string(&PCE_ID)),
             field(&[FMSPC_FIELD], der::octet_string(&FMSPC)),
             field(&[SGX_TYPE], der::enumerated(SGX_TYPE_SCALABLE)),
@@ -77,25 +83,58 @@ impl Identity {
                 &[PLATFORM_INSTANCE_ID],
                 der::octet_string(&self.platform_instance_id),
             ),
-            field(&[CONFIGURATION], configuration()),
+            field(&[CONFIGURATION], configuration(platform.flags)),
         ])
     }
 }
 
-fn tcb() -> Vec<u8> {
+/// What a fault can change about the platform, and its PCK certificate then says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Platform {
+    /// The security version of the provisioning certification enclave.
+    pub(crate) pce_svn: u16,
+    /// Dynamic platform, cached keys and SMT. A strict verifier refuses each.
+    flags: [bool; 3],
+}
+
+impl Platform {
+    /// A platform without faults.
+    pub(crate) const HEALTHY: Self = Self {
+        pce_svn: PCE_SVN,
+        flags: [false; 3],
+    };
+
+    /// The platform under these faults.
+    pub(crate) fn under(faults: &Faults) -> Self {
+        Self {
+            pce_svn: if faults.has(&Fault::PceSvnBelowLevels) {
+                LOWEST_PCE_SVN.saturating_sub(1)
+            } else {
+                PCE_SVN
+            },
+            flags: [Fault::DynamicPlatform, Fault::CachedKeys, Fault::Smt]
+                .map(|flag| faults.has(&flag)),
+        }
+    }
+}
+
+fn tcb(pce_svn: u16) -> Vec<u8> {
     let components = (1u8..)
         .zip(CPU_SVN)
         .map(|(n, svn)| field(&[TCB, n], der::integer(svn.into())));
     let totals = [
-        field(&[TCB, TCB_PCE_SVN], der::integer(PCE_SVN)),
+        field(&[TCB, TCB_PCE_SVN], der::integer(pce_svn)),
         field(&[TCB, TCB_CPU_SVN], der::octet_string(&CPU_SVN)),
     ];
     der::sequence(components.chain(totals))
 }
 
-/// Dynamic platform, cached keys and SMT, all off: strict verifiers refuse a platform that has any of them.
-fn configuration() -> Vec<u8> {
-    der::sequence((1..=3).map(|flag| field(&[CONFIGURATION, flag], der::boolean(false))))
+fn configuration(flags: [bool; 3]) -> Vec<u8> {
+    der::sequence(
+        (1..)
+            .zip(flags)
+            .map(|(n, flag)| field(&[CONFIGURATION, n], der::boolean(flag))),
+    )
 }
 
 fn field(arcs: &[u8], value: Vec<u8>) -> Vec<u8> {

@@ -1,100 +1,52 @@
-//! The simulated quoting enclave: it turns an enclave's measurement and report data into an SGX DCAP quote, version 3.
+//! Quotes: an enclave's measurement and report data as an SGX DCAP quote of version 3, a trust domain's as a TDX quote of
+//! version 4 with a TDX 1.0 report.
 //!
-//! ```text
-//! PCK key ─signs─> QE report, whose report data is SHA-256(attestation key ‖ QE authentication data)
-//! attestation key ─signs─> header ‖ enclave report
-//! ```
-//!
-//! The QE report is signed once, when the machine is loaded, as a real quoting enclave is certified once; each quote
-//! then costs one signature.
+//! The two differ in the report that is signed and in where the certification of the quoting enclave lies: version 4
+//! wraps it once more, as certification data of type 6.
 
 use dcap_qvl::INTEL_QE_VENDOR_ID;
 use dcap_qvl::quote::{
-    AuthData, AuthDataV3, CertificationData, Data, EnclaveReport, Header, Quote, Report,
+    AuthData, AuthDataV3, AuthDataV4, CertificationData, Data, EnclaveReport, Header, Quote,
+    Report, TDReport10,
 };
 use parity_scale_codec::Encode;
 use ring::rand::SystemRandom;
-use ring::signature::{EcdsaKeyPair, KeyPair};
 
-use crate::measurement::sha256;
-use crate::pki::{Certificates, Secrets};
-use crate::processor::{CPU_SVN, Identity, PCE_SVN};
-use crate::{Measurement, SimteeError};
+use crate::processor::{CPU_SVN, TEE_TCB_SVN};
+use crate::qe::QuotingEnclave;
+use crate::{Measurement, SimteeError, TdMeasurement, Tee};
 
-/// ISVPRODID of the quoting enclave, as Intel's.
-pub(crate) const QE_ISV_PROD_ID: u16 = 1;
-/// ISVSVN of the quoting enclave: the level that QE identity calls up to date.
-pub(crate) const QE_ISV_SVN: u16 = 8;
-
-const QUOTE_VERSION: u16 = 3;
 const ECDSA_P256: u16 = 2;
 const TEE_SGX: u32 = 0;
-const PCK_CERT_CHAIN: u16 = 5;
-/// The authentication data of the quoting enclave: verifiers demand 32 bytes and bind, but do not interpret, them.
-const QE_AUTH_DATA: [u8; 32] = *b"sesemi simulated quoting enclave";
-/// The quoting enclave's bytes do not exist, so its measurement is the SHA-256 of a name.
-const QE_MEASUREMENT_LABEL: &[u8] = b"sesemi simulated quoting enclave v1";
-const QE_SIGNER_LABEL: &[u8] = b"sesemi simulated quoting enclave signer v1";
+const TEE_TDX: u32 = 0x81;
+const QE_REPORT_CERTIFICATION_DATA: u16 = 6;
 
-/// ATTRIBUTES: initialised.
-const INIT: u8 = 0x01;
-/// ATTRIBUTES: 64-bit mode.
-const MODE64BIT: u8 = 0x04;
-/// ATTRIBUTES: may use the provisioning key; the quoting enclave only.
-const PROVISION_KEY: u8 = 0x10;
 /// XFRM: x87, SSE, AVX and AVX-512 state, what a current processor enables.
 const XFRM: u8 = 0xe7;
+/// TD attribute DEBUG (bit 0).
+const TD_DEBUG: u8 = 0x01;
 
-/// MRSIGNER of the simulated quoting enclave.
-pub(crate) fn qe_mr_signer() -> [u8; 32] {
-    sha256(QE_SIGNER_LABEL)
-}
+/// The first byte of ATTRIBUTES.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct EnclaveFlags(u8);
 
-/// The quoting enclave of one machine, certified and ready to sign.
-pub(crate) struct QuotingEnclave {
-    attestation: EcdsaKeyPair,
-    header: Header,
-    /// Everything that follows the enclave report, but for the signature over it.
-    certification: AuthDataV3,
+impl EnclaveFlags {
+    const INIT: u8 = 0x01;
+    const DEBUG: u8 = 0x02;
+    const MODE64BIT: u8 = 0x04;
+    const PROVISION_KEY: u8 = 0x10;
+
+    /// An initialised 64-bit enclave that may use the provisioning key.
+    pub(crate) const QUOTING_ENCLAVE: Self =
+        Self(Self::INIT | Self::MODE64BIT | Self::PROVISION_KEY);
+
+    /// An initialised 64-bit enclave.
+    fn ordinary(debug: bool) -> Self {
+        Self(Self::INIT | Self::MODE64BIT | if debug { Self::DEBUG } else { 0 })
+    }
 }
 
 impl QuotingEnclave {
-    /// Certifies the attestation key with the machine's PCK key.
-    pub(crate) fn certify(
-        secrets: &Secrets,
-        certificates: &Certificates,
-        identity: &Identity,
-        random: &SystemRandom,
-    ) -> Result<Self, SimteeError> {
-        let attestation = secrets.attestation_signer(random)?;
-        let attestation_key = raw_public_key(&attestation)?;
-        let qe_report = qe_report(&attestation_key)?;
-        let qe_report_signature = sign(
-            &secrets.pck_signer(random)?,
-            &qe_report,
-            "processor",
-            random,
-        )?;
-        let mut chain = certificates.pck_chain().into_bytes();
-        // Intel's chains end with a zero byte; a verifier that stumbles over it would stumble over real quotes.
-        chain.push(0);
-        Ok(Self {
-            attestation,
-            header: header(identity),
-            certification: AuthDataV3 {
-                ecdsa_signature: [0; 64],
-                ecdsa_attestation_key: attestation_key,
-                qe_report,
-                qe_report_signature,
-                qe_auth_data: Data::new(QE_AUTH_DATA.to_vec()),
-                certification_data: CertificationData {
-                    cert_type: PCK_CERT_CHAIN,
-                    body: Data::new(chain),
-                },
-            },
-        })
-    }
-
     /// The quote of an enclave with this measurement over this report data.
     pub(crate) fn quote(
         &self,
@@ -102,63 +54,88 @@ impl QuotingEnclave {
         report_data: &[u8; 64],
         random: &SystemRandom,
     ) -> Result<Vec<u8>, SimteeError> {
-        let report = enclave_report(measurement, INIT | MODE64BIT, *report_data);
-        let signed = [self.header.encode(), report.encode()].concat();
-        let auth_data = AuthDataV3 {
-            ecdsa_signature: sign(&self.attestation, &signed, "quoting enclave", random)?,
-            ..self.certification.clone()
-        };
+        let header = self.header(Tee::Sgx);
+        let flags = EnclaveFlags::ordinary(self.debug);
+        let report = enclave_report(measurement, flags, *report_data);
+        let signed = [header.encode(), report.encode()].concat();
+        let certification = self.certification.clone();
         let quote = Quote {
-            header: self.header,
+            header,
             report: Report::SgxEnclave(report),
-            auth_data: AuthData::V3(auth_data),
+            auth_data: AuthData::V3(AuthDataV3 {
+                ecdsa_signature: self.sign(&signed, random)?,
+                ecdsa_attestation_key: self.attestation_key,
+                qe_report: certification.qe_report,
+                qe_report_signature: certification.qe_report_signature,
+                qe_auth_data: certification.qe_auth_data,
+                certification_data: certification.certification_data,
+            }),
         };
         Ok(quote.encode())
     }
+
+    /// The quote of a trust domain with this measurement over this report data.
+    pub(crate) fn td_quote(
+        &self,
+        measurement: &TdMeasurement,
+        report_data: &[u8; 64],
+        random: &SystemRandom,
+    ) -> Result<Vec<u8>, SimteeError> {
+        let header = self.header(Tee::Tdx);
+        let report = td_report(measurement, self.debug, *report_data);
+        let signed = [header.encode(), report.encode()].concat();
+        let quote = Quote {
+            header,
+            report: Report::TD10(report),
+            auth_data: AuthData::V4(AuthDataV4 {
+                ecdsa_signature: self.sign(&signed, random)?,
+                ecdsa_attestation_key: self.attestation_key,
+                // The library encodes the report's certification as the body.
+                certification_data: CertificationData {
+                    cert_type: QE_REPORT_CERTIFICATION_DATA,
+                    body: Data::new(Vec::new()),
+                },
+                qe_report_data: self.certification.clone(),
+            }),
+        };
+        Ok(quote.encode())
+    }
+
+    fn header(&self, tee: Tee) -> Header {
+        let mut user_data = [0; 20];
+        for (to, from) in user_data.iter_mut().zip(self.qe_id) {
+            *to = from;
+        }
+        // Version 4 calls the two version fields reserved.
+        let (version, tee_type, qe_svn, pce_svn) = match tee {
+            Tee::Sgx => (
+                3,
+                TEE_SGX,
+                tee.quoting_enclave().isv_svn,
+                self.platform.pce_svn,
+            ),
+            Tee::Tdx => (4, TEE_TDX, 0, 0),
+        };
+        Header {
+            version,
+            attestation_key_type: ECDSA_P256,
+            tee_type,
+            qe_svn,
+            pce_svn,
+            qe_vendor_id: INTEL_QE_VENDOR_ID,
+            user_data,
+        }
+    }
 }
 
-fn header(identity: &Identity) -> Header {
-    let mut user_data = [0; 20];
-    for (to, from) in user_data.iter_mut().zip(identity.qe_id) {
-        *to = from;
-    }
-    Header {
-        version: QUOTE_VERSION,
-        attestation_key_type: ECDSA_P256,
-        tee_type: TEE_SGX,
-        qe_svn: QE_ISV_SVN,
-        pce_svn: PCE_SVN,
-        qe_vendor_id: INTEL_QE_VENDOR_ID,
-        user_data,
-    }
-}
-
-/// The quoting enclave's own report, encoded; it vouches for the attestation key.
-fn qe_report(attestation_key: &[u8; 64]) -> Result<[u8; 384], SimteeError> {
-    let mut report_data = [0; 64];
-    let bound = sha256(&[attestation_key.as_slice(), &QE_AUTH_DATA].concat());
-    for (to, from) in report_data.iter_mut().zip(bound) {
-        *to = from;
-    }
-    let measurement = Measurement {
-        mr_enclave: sha256(QE_MEASUREMENT_LABEL),
-        mr_signer: qe_mr_signer(),
-        isv_prod_id: QE_ISV_PROD_ID,
-        isv_svn: QE_ISV_SVN,
-        config_id: [0; 64],
-    };
-    let report = enclave_report(&measurement, INIT | MODE64BIT | PROVISION_KEY, report_data);
-    report
-        .encode()
-        .try_into()
-        .map_err(|_| SimteeError::Signing {
-            signer: "processor",
-        })
-}
-
-fn enclave_report(measurement: &Measurement, flags: u8, report_data: [u8; 64]) -> EnclaveReport {
+/// The report of an enclave, as its processor makes it.
+pub(crate) fn enclave_report(
+    measurement: &Measurement,
+    flags: EnclaveFlags,
+    report_data: [u8; 64],
+) -> EnclaveReport {
     let mut attributes = [0; 16];
-    attributes[0] = flags;
+    attributes[0] = flags.0;
     attributes[8] = XFRM;
     // The library calls these 96 bytes reserved; the last 64 of them are CONFIGID.
     let mut reserved3 = [0; 96];
@@ -181,28 +158,29 @@ fn enclave_report(measurement: &Measurement, flags: u8, report_data: [u8; 64]) -
     }
 }
 
-/// The public key as x ‖ y, without the prefix byte that says "uncompressed".
-fn raw_public_key(key: &EcdsaKeyPair) -> Result<[u8; 64], SimteeError> {
-    key.public_key()
-        .as_ref()
-        .get(1..)
-        .and_then(|point| point.try_into().ok())
-        .ok_or(SimteeError::Key {
-            which: "attestation",
-        })
-}
-
-fn sign(
-    key: &EcdsaKeyPair,
-    message: &[u8],
-    signer: &'static str,
-    random: &SystemRandom,
-) -> Result<[u8; 64], SimteeError> {
-    let signature = key
-        .sign(random, message)
-        .map_err(|_| SimteeError::Signing { signer })?;
-    signature
-        .as_ref()
-        .try_into()
-        .map_err(|_| SimteeError::Signing { signer })
+/// The report of a trust domain. The TDX module is one that Intel signed, for which MRSIGNERSEAM and SEAMATTRIBUTES are
+/// zero; MRSEAM is its measurement, which simulated modules do not have.
+fn td_report(measurement: &TdMeasurement, debug: bool, report_data: [u8; 64]) -> TDReport10 {
+    let mut td_attributes = measurement.td_attributes;
+    if debug {
+        td_attributes[0] |= TD_DEBUG;
+    }
+    let [rt_mr0, rt_mr1, rt_mr2, rt_mr3] = measurement.rt_mr;
+    TDReport10 {
+        tee_tcb_svn: TEE_TCB_SVN,
+        mr_seam: [0; 48],
+        mr_signer_seam: [0; 48],
+        seam_attributes: [0; 8],
+        td_attributes,
+        xfam: measurement.xfam,
+        mr_td: measurement.mr_td,
+        mr_config_id: measurement.mr_config_id,
+        mr_owner: measurement.mr_owner,
+        mr_owner_config: measurement.mr_owner_config,
+        rt_mr0,
+        rt_mr1,
+        rt_mr2,
+        rt_mr3,
+        report_data,
+    }
 }

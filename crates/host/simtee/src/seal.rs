@@ -16,8 +16,9 @@ pub const SEAL_KEY_LABEL: &str = "sesemi/simtee/seal-key/v1";
 pub enum SealPolicy {
     /// The exact program: MRENCLAVE and CONFIGID. An upgraded program gets another key.
     Measurement = 0,
-    /// The signer and the product: MRSIGNER, ISVPRODID and CONFIGID. All simulated programs have the same signer, so on
-    /// one machine **every** program gets this key.
+    /// The signer, the product and a security version: MRSIGNER, ISVPRODID, ISVSVN and CONFIGID. A newer program gets the
+    /// keys of older versions too. All simulated programs have the same signer, so on one machine **every** program of
+    /// one version gets this key.
     Signer = 1,
 }
 
@@ -34,17 +35,25 @@ impl TryFrom<u8> for SealPolicy {
     }
 }
 
-/// HMAC-SHA-256 over the label, the trust domain, the policy and the values that the policy measures.
+/// HMAC-SHA-256 over the label, the trust domain, the policy and the values that the policy measures. The security version
+/// counts for the policy by signer alone: code that is measured in full has no other version.
 pub(crate) fn seal_key(
     secret: &[u8],
     trust_domain: &[u8; 32],
     policy: SealPolicy,
     measurement: &Measurement,
+    isv_svn: u16,
 ) -> [u8; 32] {
     let product = measurement.isv_prod_id.to_be_bytes();
+    let version = isv_svn.to_be_bytes();
     let measured: &[&[u8]] = match policy {
         SealPolicy::Measurement => &[&measurement.mr_enclave, &measurement.config_id],
-        SealPolicy::Signer => &[&measurement.mr_signer, &product, &measurement.config_id],
+        SealPolicy::Signer => &[
+            &measurement.mr_signer,
+            &product,
+            &version,
+            &measurement.config_id,
+        ],
     };
     let policy_byte = [policy as u8];
     let head: [&[u8]; 3] = [SEAL_KEY_LABEL.as_bytes(), trust_domain, &policy_byte];
@@ -70,21 +79,21 @@ mod tests {
     #[test]
     fn the_derivation_gives_the_published_values() {
         let measurement = Measurement::with_mr_enclave([3; 32]);
-        let key = |policy| hex::encode(seal_key(&[1; 32], &[2; 32], policy, &measurement));
+        let key = |policy| hex::encode(seal_key(&[1; 32], &[2; 32], policy, &measurement, 1));
         assert_eq!(
             key(SealPolicy::Measurement),
             "f12da1a0e682caa7abd5355aa8400b6f02da770d9b9bc93024ab63170bc8640b"
         );
         assert_eq!(
             key(SealPolicy::Signer),
-            "c3bb250490c44ceb5d0f04cda7fd2a493f49a28bbf0d54a9dc35a309369cabbf"
+            "6eb500abf50bab50a482adf6e7a0205bbb7d3894edcd2d40aeb43c59ea6187d5"
         );
     }
 
     #[test]
     fn another_trust_domain_has_other_keys() {
         let measurement = Measurement::of_elf(b"program");
-        let key = |domain| seal_key(&[1; 32], domain, SealPolicy::Measurement, &measurement);
+        let key = |domain| seal_key(&[1; 32], domain, SealPolicy::Measurement, &measurement, 1);
         assert_ne!(key(&[2; 32]), key(&[3; 32]));
     }
 }

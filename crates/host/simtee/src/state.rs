@@ -1,32 +1,38 @@
 //! The files of a simulated machine, and how they are read and written.
 //!
 //! ```text
-//! DIR/machine.json            private keys and sealing secret, certificates, collateral; mode 0600
-//! DIR/public/root.der         the root certificate, for verifiers
-//! DIR/public/root.pem         the same, for people
-//! DIR/public/collateral.json  the collateral, as `dcap_qvl::QuoteCollateralV3` in JSON
+//! DIR/machine.json                private keys and sealing secret, certificates, faults, collateral; mode 0600
+//! DIR/public/root.der             the root certificate, for verifiers
+//! DIR/public/root.pem             the same, for people
+//! DIR/public/collateral.json      the collateral for SGX, as `dcap_qvl::QuoteCollateralV3` in JSON
+//! DIR/public/collateral-tdx.json  the collateral for TDX, likewise
 //! ```
 //!
 //! `machine.json` is the whole truth; the files in `public/` are copies that can be written again from it. Each file
-//! is written under another name, synced and renamed, so that a crash leaves the old file or the new one.
+//! is written under another name, synced and renamed, so that a crash leaves the old file or the new one, and who reads
+//! it meanwhile gets one of the two.
+//!
+//! A copy of the directory is a snapshot of the machine: put back, it is the machine as it was, faults and collateral
+//! included. Its keys never change, so quotes and sealed data of other times stay valid.
 
 use std::fs::{File, Permissions};
 use std::io::{ErrorKind, Read, Write};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 
-use dcap_qvl::QuoteCollateralV3;
 use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
 
-use crate::SimteeError;
+use crate::collateral::Collaterals;
+use crate::fault::Faults;
 use crate::pki::{Certificates, Secrets};
 use crate::processor::Identity;
 use crate::validity::Validity;
+use crate::{SimteeError, Tee};
 
 /// The format that this version writes and reads.
-const FORMAT: u32 = 1;
-/// Far more than a machine needs (about 10 KiB), far less than would hurt to read.
+const FORMAT: u32 = 2;
+/// Far more than a machine needs (about 30 KiB), far less than would hurt to read.
 const MAX_STATE_BYTES: u64 = 256 * 1024;
 const MACHINE_FILE: &str = "machine.json";
 const PUBLIC_DIRECTORY: &str = "public";
@@ -39,11 +45,13 @@ pub(crate) struct State {
     pub(crate) secrets: Secrets,
     pub(crate) identity: Identity,
     pub(crate) certificates: Certificates,
+    /// In what way the machine misbehaves.
+    pub(crate) faults: Faults,
     /// How many times collateral was issued; the number of the revocation lists.
     pub(crate) issue: u32,
-    /// For how long the collateral is valid.
+    /// For how long the collateral is valid, if no fault says otherwise.
     pub(crate) validity: Validity,
-    pub(crate) collateral: QuoteCollateralV3,
+    pub(crate) collateral: Collaterals,
 }
 
 /// The part of any format that says which one it is.
@@ -59,22 +67,28 @@ impl State {
         identity: Identity,
         certificates: Certificates,
         validity: Validity,
-        collateral: QuoteCollateralV3,
+        collateral: Collaterals,
     ) -> Self {
         Self {
             format: FORMAT,
             secrets,
             identity,
             certificates,
+            faults: Faults::default(),
             issue: 1,
             validity,
             collateral,
         }
     }
 
+    /// The path of `machine.json`.
+    pub(crate) fn file(directory: &Path) -> PathBuf {
+        directory.join(MACHINE_FILE)
+    }
+
     /// Reads `machine.json`.
     pub(crate) fn read(directory: &Path) -> Result<Self, SimteeError> {
-        let path = directory.join(MACHINE_FILE);
+        let path = Self::file(directory);
         let bytes = read_bounded(&path)?;
         let found = serde_json::from_slice::<FormatOnly>(&bytes)
             .map_err(|e| describe(&path, &e))?
@@ -102,20 +116,23 @@ impl State {
     fn write(&self, directory: &Path, existing: Existing) -> Result<(), SimteeError> {
         let json =
             Zeroizing::new(serde_json::to_vec_pretty(self).map_err(SimteeError::StateEncoding)?);
-        write_atomically(&directory.join(MACHINE_FILE), &json, 0o600, existing)
+        write_atomically(&Self::file(directory), &json, 0o600, existing)
     }
 
     /// Writes the files that verifiers read.
     pub(crate) fn publish(&self, directory: &Path) -> Result<(), SimteeError> {
         let public = directory.join(PUBLIC_DIRECTORY);
-        let collateral =
-            serde_json::to_vec_pretty(&self.collateral).map_err(SimteeError::StateEncoding)?;
         let write = |name: &str, bytes: &[u8]| {
             write_atomically(&public.join(name), bytes, 0o644, Existing::Replace)
         };
         write("root.der", &self.certificates.root_der)?;
         write("root.pem", self.certificates.root_pem.as_bytes())?;
-        write("collateral.json", &collateral)
+        for tee in [Tee::Sgx, Tee::Tdx] {
+            let collateral = serde_json::to_vec_pretty(self.collateral.of(tee))
+                .map_err(SimteeError::StateEncoding)?;
+            write(tee.collateral_file(), &collateral)?;
+        }
+        Ok(())
     }
 }
 

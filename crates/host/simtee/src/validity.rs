@@ -44,6 +44,14 @@ impl Validity {
         validity.not_after().map(|_| validity)
     }
 
+    /// The same span, later by so many seconds, or earlier if they are negative.
+    pub(crate) fn shifted(self, seconds: i64) -> Self {
+        Self {
+            from: self.from.saturating_add_signed(seconds),
+            until: self.until.saturating_add_signed(seconds),
+        }
+    }
+
     /// The first instant of the span.
     pub(crate) fn not_before(&self) -> Result<OffsetDateTime, SimteeError> {
         instant(self.from)

@@ -243,10 +243,9 @@ fn collateral_that_was_edited_is_refused() {
 fn a_quote_made_before_a_renewal_verifies_with_the_renewed_collateral() {
     let mut evidence = evidence();
     let later = evidence.now + 40 * 24 * 60 * 60;
-    let state = tempfile::tempdir().unwrap();
     evidence
         .machine
-        .renew_collateral(state.path(), UNIX_EPOCH + Duration::from_secs(later))
+        .renew_collateral(UNIX_EPOCH + Duration::from_secs(later))
         .unwrap();
     let claims = evidence.verify(&evidence.quote, later).unwrap();
     assert_eq!(claims.platform.pck_crl_num, 2);

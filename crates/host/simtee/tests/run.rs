@@ -19,12 +19,13 @@ use std::process::{Child, ChildStdout, Command, Output, Stdio};
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
+use dcap_qvl::quote::Quote;
 use dcap_qvl::verify::QuoteVerifier;
 use dcap_qvl::{QuoteCollateralV3, QuotePolicy};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::FileType;
 use rustix::process::{Pid, PidfdFlags, Signal, kill_process, pidfd_open};
-use sesemi_simtee::{Image, Machine, Measurement, SimteeError};
+use sesemi_simtee::{Image, Machine, Measured, Measurement, SimteeError, TdMeasurement};
 use signal_hook::iterator::Signals;
 
 const REPORT_DATA: [u8; 64] = [0x42; 64];
@@ -62,18 +63,28 @@ fn stderr(output: &Output) -> String {
 }
 
 fn run_role(state: &Path, role: &str) -> Command {
+    run_role_with(state, &[], role)
+}
+
+fn run_role_with(state: &Path, options: &[&str], role: &str) -> Command {
     let program = this_program();
-    simtee(&[
-        "run",
-        "--state",
-        text(state),
-        "--",
-        text(&program),
+    let mut command = simtee(&["run", "--state", text(state)]);
+    command.args(options).args(["--", text(&program)]).args([
         "--ignored",
         "--nocapture",
         "--exact",
         role,
-    ])
+    ]);
+    command
+}
+
+/// Applies a fault as another process would.
+fn fault(state: &Path, arguments: &[&str]) {
+    let output = simtee(&["fault", "--state", text(state)])
+        .args(arguments)
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{}", stderr(&output));
 }
 
 /// A `simtee run` in the background; ended with the test, and its enclave with it.
@@ -84,7 +95,11 @@ struct Running {
 
 impl Running {
     fn start(state: &Path, role: &str) -> Self {
-        let mut simtee = run_role(state, role)
+        Self::start_with(state, &[], role)
+    }
+
+    fn start_with(state: &Path, options: &[&str], role: &str) -> Self {
+        let mut simtee = run_role_with(state, options, role)
             .stdout(Stdio::piped())
             .spawn()
             .unwrap();
@@ -123,6 +138,14 @@ impl Drop for Running {
     }
 }
 
+/// Seconds since the epoch.
+fn now() -> u64 {
+    SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap()
+        .as_secs()
+}
+
 fn pid(number: u32) -> Pid {
     Pid::from_raw(number.try_into().unwrap()).unwrap()
 }
@@ -143,16 +166,22 @@ fn device() -> UnixStream {
 }
 
 fn ask(device: &mut UnixStream, operation: u8, payload: &[u8]) -> Vec<u8> {
+    let (status, answer) = ask_in_vain(device, operation, payload);
+    assert_eq!(status, 0);
+    answer
+}
+
+/// The status, and the answer or the reason.
+fn ask_in_vain(device: &mut UnixStream, operation: u8, payload: &[u8]) -> (u8, Vec<u8>) {
     let length = u32::try_from(payload.len()).unwrap();
     device
         .write_all(&[&[operation], length.to_be_bytes().as_slice(), payload].concat())
         .unwrap();
     let mut head = [0; 5];
     device.read_exact(&mut head).unwrap();
-    assert_eq!(head[0], 0);
     let mut answer = vec![0; u32::from_be_bytes(head[1..].try_into().unwrap()) as usize];
     device.read_exact(&mut answer).unwrap();
-    answer
+    (head[0], answer)
 }
 
 #[test]
@@ -166,6 +195,33 @@ fn role_that_asks_the_device() {
     say(&hex::encode(ask(&mut device, 1, &REPORT_DATA)));
     say(&hex::encode(ask(&mut device, 2, &[0])));
     std::process::exit(7);
+}
+
+#[test]
+#[ignore = "plays an enclave for the other tests"]
+fn role_that_asks_the_device_of_a_trust_domain() {
+    if !is_an_enclave() {
+        return;
+    }
+    let mut device = device();
+    say(&hex::encode(ask(&mut device, 1, &REPORT_DATA)));
+    let (status, reason) = ask_in_vain(&mut device, 2, &[0]);
+    say(&format!("{status} {}", String::from_utf8(reason).unwrap()));
+    std::process::exit(0);
+}
+
+#[test]
+#[ignore = "plays an enclave for the other tests"]
+fn role_that_quotes_before_and_after_a_signal() {
+    if !is_an_enclave() {
+        return;
+    }
+    let mut signals = Signals::new([signal_hook::consts::SIGTERM]).unwrap();
+    let mut device = device();
+    say(&hex::encode(ask(&mut device, 1, &REPORT_DATA)));
+    signals.forever().next();
+    say(&hex::encode(ask(&mut device, 1, &REPORT_DATA)));
+    std::process::exit(0);
 }
 
 #[test]
@@ -225,10 +281,7 @@ fn an_enclave_gets_a_quote_that_names_the_file_it_was_started_from() {
     // Verified with nothing but the public files, as a verifier elsewhere would.
     let public = |name: &str| std::fs::read(state.path().join("public").join(name)).unwrap();
     let collateral: QuoteCollateralV3 = serde_json::from_slice(&public("collateral.json")).unwrap();
-    let now = SystemTime::now()
-        .duration_since(UNIX_EPOCH)
-        .unwrap()
-        .as_secs();
+    let now = now();
     let claims = QuoteVerifier::new(public("root.der"))
         .verify_with_policy(&quote, &collateral, now, &QuotePolicy::strict(now))
         .unwrap();
@@ -244,6 +297,74 @@ fn an_enclave_gets_a_quote_that_names_the_file_it_was_started_from() {
         seal_key,
         machine.seal_key(&expected, sesemi_simtee::SealPolicy::Measurement)
     );
+}
+
+#[test]
+fn a_trust_domain_gets_a_quote_that_names_its_file_and_no_sealing_key() {
+    let state = initialised();
+    let mut running = Running::start_with(
+        state.path(),
+        &["--tee", "tdx"],
+        "role_that_asks_the_device_of_a_trust_domain",
+    );
+    let quote = hex::decode(running.hear()).unwrap();
+    let refusal = running.hear();
+    assert_eq!(running.exit_code(), Some(0));
+    assert!(refusal.starts_with("1 TDX 1.5 has no sealing keys"));
+
+    let public = |name: &str| std::fs::read(state.path().join("public").join(name)).unwrap();
+    let collateral: QuoteCollateralV3 =
+        serde_json::from_slice(&public("collateral-tdx.json")).unwrap();
+    let now = now();
+    let claims = QuoteVerifier::new(public("root.der"))
+        .verify_with_policy(&quote, &collateral, now, &QuotePolicy::strict(now))
+        .unwrap();
+    let expected = TdMeasurement::of_elf(&std::fs::read(this_program()).unwrap());
+    let report = claims.report.as_td10().unwrap();
+    assert_eq!(
+        (report.mr_td, report.rt_mr0, report.report_data),
+        (expected.mr_td, [0; 48], REPORT_DATA)
+    );
+}
+
+#[test]
+fn a_fault_applied_while_an_enclave_runs_shows_in_its_next_quote() {
+    let state = initialised();
+    let mut running = Running::start(state.path(), "role_that_quotes_before_and_after_a_signal");
+    let before = Quote::parse(&hex::decode(running.hear()).unwrap()).unwrap();
+    fault(state.path(), &["debug"]);
+    running.signal(Signal::TERM);
+    let after = Quote::parse(&hex::decode(running.hear()).unwrap()).unwrap();
+    assert_eq!(running.exit_code(), Some(0));
+    let debug = |quote: &Quote| quote.report.as_sgx().unwrap().attributes[0] & 2 != 0;
+    assert!(!debug(&before) && debug(&after));
+}
+
+#[test]
+fn running_on_a_machine_with_faults_says_so() {
+    let state = initialised();
+    fault(state.path(), &["smt"]);
+    let output = run_role(state.path(), "role_that_kills_itself")
+        .output()
+        .unwrap();
+    assert!(stderr(&output).contains("misbehaves on purpose"));
+}
+
+#[test]
+fn the_launcher_gives_an_enclave_its_security_version() {
+    let state = initialised();
+    let options = ["--isv-svn", "3"];
+    let mut running = Running::start_with(state.path(), &options, "role_that_asks_the_device");
+    running.hear();
+    let quote = Quote::parse(&hex::decode(running.hear()).unwrap()).unwrap();
+    assert_eq!(quote.report.as_sgx().unwrap().isv_svn, 3);
+
+    let options = ["--tee", "tdx", "--isv-svn", "3"];
+    let output = run_role_with(state.path(), &options, "role_that_kills_itself")
+        .output()
+        .unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    assert!(stderr(&output).contains("a trust domain has no security version"));
 }
 
 #[test]
@@ -312,8 +433,10 @@ fn what_was_measured_runs_even_if_the_file_changes_afterwards() {
     let mut enclave = image.launch(machine, arguments).unwrap();
     assert_eq!(enclave.wait().unwrap().signal(), Some(9));
     assert_eq!(
-        enclave.measurement(),
-        &Measurement::of_elf(&std::fs::read(this_program()).unwrap())
+        enclave.measured(),
+        &Measured::from(&Measurement::of_elf(
+            &std::fs::read(this_program()).unwrap()
+        ))
     );
 }
 
@@ -373,73 +496,4 @@ fn a_script_is_refused_in_one_sentence() {
         "{said}"
     );
     assert_eq!(said.lines().count(), 1);
-}
-
-#[test]
-fn running_without_a_machine_says_how_to_create_one() {
-    let empty = tempfile::tempdir().unwrap();
-    let output = run_role(empty.path(), "role_that_kills_itself")
-        .output()
-        .unwrap();
-    assert_eq!(output.status.code(), Some(1));
-    assert!(
-        stderr(&output).contains("simtee init --state DIR"),
-        "{}",
-        stderr(&output)
-    );
-}
-
-#[test]
-fn init_says_whether_it_created_or_kept_a_machine() {
-    let state = tempfile::tempdir().unwrap();
-    let init = || {
-        let output = simtee(&["init", "--json", "--state", text(state.path())])
-            .output()
-            .unwrap();
-        serde_json::from_slice::<serde_json::Value>(&output.stdout).unwrap()
-    };
-    let (first, second) = (init(), init());
-    assert_eq!(first["outcome"], "created");
-    assert_eq!(second["outcome"], "kept");
-    assert_eq!(first["trust_domain"], second["trust_domain"]);
-    let machine = Machine::load(state.path()).unwrap();
-    assert_eq!(second["trust_domain"], hex::encode(machine.trust_domain()));
-    let words = simtee(&["init", "--state", text(state.path())])
-        .output()
-        .unwrap();
-    assert!(
-        String::from_utf8(words.stdout)
-            .unwrap()
-            .starts_with("kept the simulated machine")
-    );
-}
-
-#[test]
-fn measure_prints_the_digest_of_the_file() {
-    let program = this_program();
-    let output = simtee(&["measure", "--json", text(&program)])
-        .output()
-        .unwrap();
-    let printed: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
-    let expected = Measurement::of_elf(&std::fs::read(&program).unwrap());
-    assert_eq!(printed["mr_enclave"], hex::encode(expected.mr_enclave));
-    assert_eq!(printed["mr_signer"], hex::encode(expected.mr_signer));
-    let words = simtee(&["measure", text(&program)]).output().unwrap();
-    assert!(
-        String::from_utf8(words.stdout)
-            .unwrap()
-            .contains(&hex::encode(expected.mr_enclave))
-    );
-}
-
-#[test]
-fn every_command_has_an_example_in_its_help() {
-    for command in ["init", "measure", "run"] {
-        let output = simtee(&[command, "--help"]).output().unwrap();
-        assert!(
-            String::from_utf8(output.stdout)
-                .unwrap()
-                .contains(&format!("Example:\n  simtee {command} "))
-        );
-    }
 }

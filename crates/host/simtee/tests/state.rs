@@ -11,7 +11,7 @@ use std::path::Path;
 use std::time::{Duration, SystemTime};
 
 use dcap_qvl::QuoteCollateralV3;
-use sesemi_simtee::{InitOutcome, Machine, Measurement, SealPolicy, SimteeError};
+use sesemi_simtee::{Fault, InitOutcome, Machine, Measurement, SealPolicy, SimteeError};
 
 fn create(state: &Path) -> Machine {
     Machine::create(state, SystemTime::now()).unwrap()
@@ -60,7 +60,12 @@ fn no_temporary_file_is_left_behind() {
     assert_eq!(names(state.path()), ["machine.json", "public"]);
     assert_eq!(
         names(&state.path().join("public")),
-        ["collateral.json", "root.der", "root.pem"]
+        [
+            "collateral-tdx.json",
+            "collateral.json",
+            "root.der",
+            "root.pem"
+        ]
     );
 }
 
@@ -188,8 +193,8 @@ fn a_machine_of_another_format_or_with_a_broken_key_is_refused() {
         Machine::load(state.path()).map(|_| ())
     };
     assert!(matches!(
-        load_with("/format", 2.into()),
-        Err(SimteeError::StateFormat { found: 2, .. })
+        load_with("/format", 1.into()),
+        Err(SimteeError::StateFormat { found: 1, .. })
     ));
     assert!(matches!(
         load_with("/secrets/pck_key", "00".into()),
@@ -237,6 +242,66 @@ fn programs_of_one_signer_share_the_key_by_signer_but_not_across_configurations(
     let key = |measurement| machine.seal_key(measurement, SealPolicy::Signer);
     assert_eq!(key(&one), key(&two));
     assert_ne!(key(&one), key(&configured));
+}
+
+#[test]
+fn a_newer_program_gets_the_keys_of_older_versions_and_an_older_one_none_of_newer_versions() {
+    let state = tempfile::tempdir().unwrap();
+    let machine = create(state.path());
+    let version = |isv_svn| Measurement {
+        isv_svn,
+        ..Measurement::of_elf(b"any build")
+    };
+    let own = |isv_svn| machine.seal_key(&version(isv_svn), SealPolicy::Signer);
+    for older in 0..=3 {
+        assert_eq!(
+            machine.seal_key_of_version(&version(3), older).unwrap(),
+            own(older)
+        );
+    }
+    assert_ne!(own(2), own(3));
+    assert!(matches!(
+        machine.seal_key_of_version(&version(2), 3),
+        Err(SimteeError::NewerVersion { asked: 3, own: 2 })
+    ));
+    // The policy by measurement knows no versions.
+    let by_measurement = |isv_svn| machine.seal_key(&version(isv_svn), SealPolicy::Measurement);
+    assert_eq!(by_measurement(2), by_measurement(3));
+}
+
+#[test]
+fn an_unknown_fault_in_the_file_is_refused() {
+    let state = tempfile::tempdir().unwrap();
+    create(state.path());
+    let path = state.path().join("machine.json");
+    let mut machine: serde_json::Value =
+        serde_json::from_slice(&std::fs::read(&path).unwrap()).unwrap();
+    machine["faults"] = serde_json::json!(["no-such-fault"]);
+    std::fs::write(&path, serde_json::to_vec(&machine).unwrap()).unwrap();
+    assert!(matches!(
+        Machine::load(state.path()),
+        Err(SimteeError::StateMalformed { .. })
+    ));
+}
+
+#[test]
+fn init_keeps_faults_and_renews_collateral_under_them() {
+    let state = tempfile::tempdir().unwrap();
+    let long_ago = SystemTime::now() - Duration::from_secs(60 * 24 * 60 * 60);
+    let fault = Fault::ClockOffset {
+        seconds: -40 * 24 * 60 * 60,
+    };
+    Machine::create(state.path(), long_ago)
+        .unwrap()
+        .with_fault(fault.clone())
+        .unwrap();
+    let (renewed, outcome) = Machine::init(state.path(), SystemTime::now()).unwrap();
+    assert_eq!(outcome, InitOutcome::Renewed);
+    assert_eq!(renewed.faults(), [fault]);
+    // Renewed, and off by the same amount again: that is no reason to renew it for ever.
+    assert!(renewed.collateral_expires() < SystemTime::now());
+    let (_, outcome) = Machine::init(state.path(), SystemTime::now()).unwrap();
+    assert_eq!(outcome, InitOutcome::Kept);
 }
 
 #[test]
