@@ -28,12 +28,15 @@ pub enum CborError {
     Encode(String),
 }
 
+/// Longer than any message with a key in it usually is, in bytes: a buffer that grows leaves what it held behind.
+const USUAL: usize = 1024;
+
 /// Encodes `value`. The buffer is wiped on drop, because some messages carry keys.
 ///
 /// # Errors
 /// [`CborError::Encode`] if a field has no encoding.
 pub fn encode<T: Encode<()>>(value: &T) -> Result<Zeroizing<Vec<u8>>, CborError> {
-    let mut out = Zeroizing::new(Vec::new());
+    let mut out = Zeroizing::new(Vec::with_capacity(USUAL));
     minicbor::encode(value, &mut *out).map_err(|e| CborError::Encode(e.to_string()))?;
     Ok(out)
 }

@@ -17,15 +17,13 @@ impl hkdf::KeyType for Length32 {
 /// # Errors
 /// [`DeriveError`] only if the provider fails; 32 bytes are always within HKDF's range.
 pub fn derive(key: &[u8], salt: &[u8], info: &[u8]) -> Result<SecretKey, DeriveError> {
-    let mut out = [0; 32];
-    hkdf::Salt::new(hkdf::HKDF_SHA256, salt)
-        .extract(key)
-        .expand(&[info], Length32)
-        .and_then(|okm| okm.fill(&mut out))
-        .map_err(|_| DeriveError)?;
-    let derived = SecretKey::from_bytes(out);
-    zeroize::Zeroize::zeroize(&mut out);
-    Ok(derived)
+    SecretKey::filled(|out| {
+        hkdf::Salt::new(hkdf::HKDF_SHA256, salt)
+            .extract(key)
+            .expand(&[info], Length32)
+            .and_then(|okm| okm.fill(out))
+            .map_err(|_| DeriveError)
+    })
 }
 
 /// The cryptographic provider could not derive a key.

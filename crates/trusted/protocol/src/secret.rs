@@ -1,13 +1,14 @@
 //! Keys that nobody can print, copy by accident or leave behind in memory.
 
 use minicbor::{Decode, Decoder, Encode, Encoder};
-use zeroize::{Zeroize, ZeroizeOnDrop};
+use sesemi_hardening::secret_memory::SecretBytes32;
 
-use crate::entropy::{Entropy, EntropyError, random};
+use crate::entropy::{Entropy, EntropyError};
 
-/// 256 bits of key material. Wiped on drop; its `Debug` form shows nothing; not `Copy`.
-#[derive(Clone, Zeroize, ZeroizeOnDrop)]
-pub struct SecretKey([u8; 32]);
+/// 256 bits of key material, in memory that the operating system hides if it can. Wiped on drop; its `Debug` form shows
+/// nothing; not `Copy`.
+#[derive(Clone)]
+pub struct SecretKey(SecretBytes32);
 
 impl SecretKey {
     /// A fresh random key.
@@ -15,19 +16,38 @@ impl SecretKey {
     /// # Errors
     /// [`EntropyError`] if the source failed.
     pub fn generate(entropy: &dyn Entropy) -> Result<Self, EntropyError> {
-        Ok(Self(random(entropy)?))
+        Self::filled(|key| entropy.fill(key))
     }
 
-    /// Takes key material from elsewhere, for example a sealed record.
+    /// Takes key material from elsewhere, and wipes the copy that it is given; one that the caller kept is the caller's to
+    /// wipe. [`SecretKey::from_slice`] and [`SecretKey::filled`] make no copy.
     #[must_use]
     pub fn from_bytes(bytes: [u8; 32]) -> Self {
-        Self(bytes)
+        Self(SecretBytes32::from_bytes(bytes))
+    }
+
+    /// Copies key material straight to where it stays; `None` if it has not 32 bytes.
+    #[must_use]
+    pub fn from_slice(bytes: &[u8]) -> Option<Self> {
+        bytes
+            .try_into()
+            .ok()
+            .map(SecretBytes32::from_slice)
+            .map(Self)
+    }
+
+    /// Lets `fill` write the key to where it stays, so that it is nowhere else.
+    ///
+    /// # Errors
+    /// Whatever `fill` fails with.
+    pub fn filled<E>(fill: impl FnOnce(&mut [u8; 32]) -> Result<(), E>) -> Result<Self, E> {
+        SecretBytes32::filled(fill).map(Self)
     }
 
     /// The raw key. Named so that every use shows in review.
     #[must_use]
     pub fn expose(&self) -> &[u8; 32] {
-        &self.0
+        self.0.expose()
     }
 }
 
@@ -41,9 +61,9 @@ impl PartialEq for SecretKey {
     fn eq(&self, other: &Self) -> bool {
         // Constant time: the number of equal leading bytes must not show.
         let difference = self
-            .0
+            .expose()
             .iter()
-            .zip(&other.0)
+            .zip(other.expose())
             .fold(0u8, |acc, (a, b)| acc | (a ^ b));
         core::hint::black_box(difference) == 0
     }
@@ -57,16 +77,14 @@ impl<C> Encode<C> for SecretKey {
         e: &mut Encoder<W>,
         _: &mut C,
     ) -> Result<(), minicbor::encode::Error<W::Error>> {
-        e.bytes(&self.0)?.ok()
+        e.bytes(self.expose())?.ok()
     }
 }
 
 impl<'b, C> Decode<'b, C> for SecretKey {
     fn decode(d: &mut Decoder<'b>, _: &mut C) -> Result<Self, minicbor::decode::Error> {
-        let bytes = d.bytes()?;
-        <[u8; 32]>::try_from(bytes)
-            .map(Self)
-            .map_err(|_| minicbor::decode::Error::message("a key has 32 bytes"))
+        Self::from_slice(d.bytes()?)
+            .ok_or_else(|| minicbor::decode::Error::message("a key has 32 bytes"))
     }
 }
 

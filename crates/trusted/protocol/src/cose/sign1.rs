@@ -4,6 +4,7 @@
 //! additional data is a label for the kind of message, so that a signature over one kind can never pass for another.
 
 use minicbor::{Decoder, Encoder};
+use zeroize::Zeroizing;
 
 use super::{ALG_EDDSA, CoseError, LABEL_ALG, LABEL_KID, infallible, malformed};
 use crate::identity::{PublicIdentity, SigningIdentity};
@@ -11,6 +12,8 @@ use crate::limits::MAX_SIGNED;
 
 /// CBOR tag of `COSE_Sign1`.
 const TAG: u64 = 18;
+/// More than all that is written around a payload: its buffer then never grows, and leaves no copy of a key behind.
+const AROUND: usize = 256;
 
 /// A message whose form was checked and whose signature was not: good only for finding the signer's key.
 #[derive(Debug, Clone, Copy)]
@@ -28,7 +31,7 @@ pub struct Unverified<'a> {
 pub fn sign(identity: &SigningIdentity, label: &str, payload: &[u8]) -> Result<Vec<u8>, CoseError> {
     let protected = protected_header(&identity.public().key_id())?;
     let signature = identity.sign(&signature_structure(&protected, label, payload)?);
-    let mut e = Encoder::new(Vec::new());
+    let mut e = Encoder::new(Vec::with_capacity(payload.len().saturating_add(AROUND)));
     e.tag(minicbor::data::Tag::new(TAG))
         .and_then(|e| e.array(4))
         .and_then(|e| e.bytes(&protected))
@@ -60,7 +63,8 @@ pub fn parse(bytes: &[u8]) -> Result<Unverified<'_>, CoseError> {
         return Err(CoseError::Malformed("COSE_Sign1"));
     }
     // One message, one spelling: what we would have written is what was sent.
-    let mut e = Encoder::new(Vec::with_capacity(bytes.len()));
+    let mut again = Zeroizing::new(Vec::with_capacity(bytes.len().saturating_add(AROUND)));
+    let mut e = Encoder::new(&mut *again);
     e.tag(minicbor::data::Tag::new(TAG))
         .and_then(|e| e.array(4))
         .and_then(|e| e.bytes(protected))
@@ -68,7 +72,7 @@ pub fn parse(bytes: &[u8]) -> Result<Unverified<'_>, CoseError> {
         .and_then(|e| e.bytes(payload))
         .and_then(|e| e.bytes(signature))
         .map_err(infallible)?;
-    if e.into_writer() != bytes {
+    if again.as_slice() != bytes {
         return Err(CoseError::Malformed("not the deterministic encoding"));
     }
     Ok(Unverified {
@@ -147,15 +151,17 @@ fn signature_structure(
     protected: &[u8],
     label: &str,
     payload: &[u8],
-) -> Result<Vec<u8>, CoseError> {
-    let mut e = Encoder::new(Vec::new());
+) -> Result<Zeroizing<Vec<u8>>, CoseError> {
+    let length = payload.len().saturating_add(AROUND);
+    let mut structure = Zeroizing::new(Vec::with_capacity(length));
+    let mut e = Encoder::new(&mut *structure);
     e.array(4)
         .and_then(|e| e.str("Signature1"))
         .and_then(|e| e.bytes(protected))
         .and_then(|e| e.bytes(label.as_bytes()))
         .and_then(|e| e.bytes(payload))
         .map_err(infallible)?;
-    Ok(e.into_writer())
+    Ok(structure)
 }
 
 #[cfg(test)]
