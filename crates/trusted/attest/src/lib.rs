@@ -26,15 +26,20 @@ pub mod channel;
 pub mod clock;
 pub mod code_identity;
 pub mod evidence;
+pub mod freshness;
 pub mod policy;
 pub mod sealing;
 pub mod session;
+pub mod snp;
 pub mod tee;
 pub mod verifier;
 
-pub use attester::{Attester, AttesterError};
+pub use attester::{Attester, AttesterError, SealBinding};
 pub use clock::{Clock, SystemClock};
 pub use code_identity::{CodeIdentity, TeeKind, TrustDomain};
 pub use evidence::Evidence;
+pub use policy::file::PolicyError;
 pub use policy::{AppraisalError, AppraisalPolicy};
-pub use verifier::{Claims, Endorsements, EvidenceVerifier, TrustAnchor, VerifyError};
+pub use verifier::{
+    Claims, Endorsements, EvidenceVerifier, Rejected, TrustAnchor, VerifiedEvidence, VerifyError,
+};

@@ -16,8 +16,8 @@ use std::sync::OnceLock;
 
 use serde_json::{Value, json};
 use sesemi_attest::channel::binding::{Connection, Role};
-use sesemi_attest::code_identity::SgxMeasurement;
-use sesemi_attest::{CodeIdentity, TrustDomain};
+use sesemi_attest::code_identity::{SgxMeasurement, SnpMeasurement, TdxMeasurement};
+use sesemi_attest::{AppraisalPolicy, CodeIdentity, TrustDomain};
 use sesemi_protocol::{Digest, PublicIdentity, SecretKey, SigningIdentity, cbor};
 
 fn vectors(file: &str, make: impl FnOnce() -> Value) -> Value {
@@ -69,14 +69,19 @@ fn identities() -> &'static Value {
     FILE.get_or_init(|| {
         vectors("code-identity.json", || {
             let cases: Vec<Value> = identity_recipes().iter().map(fill_identity).collect();
-            json!({ "about": "Code identities of SGX enclaves: spec/code-identity.md.", "identities": cases })
+            json!({ "about": "Code identities of SGX enclaves, TDX domains and SEV-SNP guests: spec/code-identity.md.", "identities": cases })
         })
     })
 }
 
 fn identity_recipes() -> Vec<Value> {
+    [sgx_recipes(), tdx_recipes(), snp_recipes()].concat()
+}
+
+fn sgx_recipes() -> Vec<Value> {
     let base = json!({
         "name": "product 1, security version 1, no configuration",
+        "tee": "sgx",
         "trust_domain": "01".repeat(32),
         "mr_enclave": "01".repeat(32),
         "mr_signer": "02".repeat(32),
@@ -100,17 +105,114 @@ fn identity_recipes() -> Vec<Value> {
     ]
 }
 
+fn tdx_recipes() -> Vec<Value> {
+    let zero = "00".repeat(48);
+    let base = json!({
+        "name": "TDX: a domain that its host configured nothing of",
+        "tee": "tdx",
+        "trust_domain": "01".repeat(32),
+        "mr_td": "11".repeat(48),
+        "rt_mr": ["20".repeat(48), "21".repeat(48), "22".repeat(48), zero],
+        "mr_owner": zero,
+        "mr_config_id": zero,
+        "mr_owner_config": zero,
+        "td_attributes": "0000001000000000",
+        "xfam": "e702060000000000",
+    });
+    vec![
+        base.clone(),
+        with(
+            &base,
+            json!({
+                "name": "TDX: every field has a value of its own",
+                "rt_mr": ["20".repeat(48), "21".repeat(48), "22".repeat(48), "23".repeat(48)],
+                "mr_owner": "30".repeat(48),
+                "mr_config_id": "40".repeat(48),
+                "mr_owner_config": "41".repeat(48),
+                "td_attributes": "0001020304050607",
+                "xfam": "08090a0b0c0d0e0f",
+            }),
+        ),
+    ]
+}
+
+fn snp_recipes() -> Vec<Value> {
+    let base = json!({
+        "name": "SEV-SNP: a guest without an identity block",
+        "tee": "snp",
+        "trust_domain": "04".repeat(32),
+        "measurement": "11".repeat(48),
+        "id_key_digest": "00".repeat(48),
+        "author_key_digest": "00".repeat(48),
+        "guest_svn": 0,
+        "family_id": "00".repeat(16),
+        "image_id": "00".repeat(16),
+        "host_data": "00".repeat(32),
+        "policy": 0x30000,
+    });
+    vec![
+        base.clone(),
+        with(
+            &base,
+            json!({
+                "name": "SEV-SNP: every field has a value of its own",
+                "id_key_digest": "20".repeat(48),
+                "author_key_digest": "21".repeat(48),
+                "guest_svn": u32::MAX,
+                "family_id": "30".repeat(16),
+                "image_id": "31".repeat(16),
+                "host_data": "32".repeat(32),
+                "policy": 0x0001_0203_0007_0809_u64,
+            }),
+        ),
+    ]
+}
+
+fn identity_of(case: &Value) -> CodeIdentity {
+    let domain = TrustDomain(Digest(bytes(case, "trust_domain")));
+    match case["tee"].as_str().unwrap() {
+        "sgx" => CodeIdentity::sgx(
+            domain,
+            &SgxMeasurement {
+                mr_enclave: bytes(case, "mr_enclave"),
+                mr_signer: bytes(case, "mr_signer"),
+                isv_prod_id: u16_of(case, "isv_prod_id"),
+                isv_svn: u16_of(case, "isv_svn"),
+                config_id: bytes(case, "config_id"),
+            },
+        ),
+        "tdx" => CodeIdentity::tdx(
+            domain,
+            &TdxMeasurement {
+                mr_td: bytes(case, "mr_td"),
+                rt_mr: [0, 1, 2, 3]
+                    .map(|at| bytes(&json!({ "rt_mr": case["rt_mr"][at] }), "rt_mr")),
+                mr_owner: bytes(case, "mr_owner"),
+                mr_config_id: bytes(case, "mr_config_id"),
+                mr_owner_config: bytes(case, "mr_owner_config"),
+                td_attributes: bytes(case, "td_attributes"),
+                xfam: bytes(case, "xfam"),
+            },
+        ),
+        "snp" => CodeIdentity::snp(
+            domain,
+            &SnpMeasurement {
+                measurement: bytes(case, "measurement"),
+                id_key_digest: bytes(case, "id_key_digest"),
+                author_key_digest: bytes(case, "author_key_digest"),
+                guest_svn: case["guest_svn"].as_u64().unwrap().try_into().unwrap(),
+                family_id: bytes(case, "family_id"),
+                image_id: bytes(case, "image_id"),
+                host_data: bytes(case, "host_data"),
+                policy: case["policy"].as_u64().unwrap(),
+            },
+        ),
+        other => panic!("no such TEE: {other}"),
+    }
+}
+
 fn fill_identity(case: &Value) -> Value {
-    let identity = CodeIdentity::sgx(
-        TrustDomain(Digest(bytes(case, "trust_domain"))),
-        &SgxMeasurement {
-            mr_enclave: bytes(case, "mr_enclave"),
-            mr_signer: bytes(case, "mr_signer"),
-            isv_prod_id: u16_of(case, "isv_prod_id"),
-            isv_svn: u16_of(case, "isv_svn"),
-            config_id: bytes(case, "config_id"),
-        },
-    );
+    let identity = identity_of(case);
     with(
         case,
         json!({
@@ -161,6 +263,7 @@ fn binding_recipes() -> Vec<Value> {
         "client_key": "c2".repeat(32),
         "server_key": "53".repeat(32),
         "service_seed": "40".repeat(32),
+        "policy": AppraisalPolicy::per_release().digest().unwrap().to_string(),
         "client_nonce": "a4".repeat(32),
         "server_nonce": "b5".repeat(32),
     });
@@ -183,6 +286,7 @@ fn connection(case: &Value) -> Connection {
         client_key: (!case["client_key"].is_null()).then(|| Digest(bytes(case, "client_key"))),
         server_key: Digest(bytes(case, "server_key")),
         service: service(case).public().service_id(),
+        policy: Digest(bytes(case, "policy")),
     }
 }
 

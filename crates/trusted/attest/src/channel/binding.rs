@@ -36,11 +36,13 @@ pub struct Connection {
     pub server_key: Digest,
     /// The KeyService that the connection leads to.
     pub service: ServiceId,
+    /// Digest of the policy by which that KeyService appraises the enclaves that it releases keys to.
+    pub policy: Digest,
 }
 
 impl Connection {
     /// The report data of fresh evidence: SHA-512 over deterministic CBOR of
-    /// `["sesemi/v1/evidence", role, exporter, client key or null, server key, nonce, service id]`.
+    /// `["sesemi/v1/evidence", role, exporter, client key or null, server key, nonce, service id, policy]`.
     #[must_use]
     pub fn report_data(&self, role: Role, nonce: &[u8; 32]) -> [u8; 64] {
         let bytes = self.encode("sesemi/v1/evidence", role, nonce);
@@ -61,7 +63,7 @@ impl Connection {
         let mut e = Encoder::new(Vec::new());
         // Writing to a Vec cannot fail; the error type is `Infallible`.
         let _: Result<_, minicbor::encode::Error<core::convert::Infallible>> = (|| {
-            e.array(7)?
+            e.array(8)?
                 .str(label)?
                 .str(role.as_str())?
                 .bytes(&self.exporter)?;
@@ -71,7 +73,8 @@ impl Connection {
             };
             e.bytes(self.server_key.as_bytes())?
                 .bytes(nonce)?
-                .bytes(self.service.as_bytes())?;
+                .bytes(self.service.as_bytes())?
+                .bytes(self.policy.as_bytes())?;
             Ok(())
         })();
         e.into_writer()
@@ -89,6 +92,7 @@ mod tests {
             client_key: Some(Digest([2; 32])),
             server_key: Digest([3; 32]),
             service: ServiceId([4; 32]),
+            policy: Digest([5; 32]),
         };
         let data = base.report_data(Role::Server, &[5; 32]);
         let others = [
@@ -116,6 +120,11 @@ mod tests {
             .report_data(Role::Server, &[5; 32]),
             Connection {
                 service: ServiceId([9; 32]),
+                ..base.clone()
+            }
+            .report_data(Role::Server, &[5; 32]),
+            Connection {
+                policy: Digest([9; 32]),
                 ..base.clone()
             }
             .report_data(Role::Server, &[5; 32]),

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use rustls::pki_types::ServerName;
 use sesemi_protocol::entropy::{Entropy, random};
-use sesemi_protocol::{PublicIdentity, ServiceId};
+use sesemi_protocol::{Digest, PublicIdentity, ServiceId};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_rustls::{TlsConnector, TlsStream};
@@ -14,13 +14,14 @@ use tokio_rustls::{TlsConnector, TlsStream};
 use super::ChannelError;
 use super::binding::Role;
 use super::credential::Credential;
+use super::fresh;
 use super::handshake::{self, ClientProof, Keys, Opening, ServerProof, Verdict};
 use super::stream::Channel;
 use super::tls::{self, Filter};
 use crate::attester::Attester;
 use crate::clock::Clock;
 use crate::evidence::Evidence;
-use crate::policy::AppraisalPolicy;
+use crate::policy::{AppraisalError, AppraisalPolicy};
 use crate::verifier::{Claims, EvidenceVerifier};
 
 /// Longest that one step of opening a channel may take.
@@ -35,10 +36,21 @@ pub enum ExpectedService {
     FirstContact,
 }
 
+/// By which policy KeyService must appraise the enclaves that it releases keys to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ExpectedPolicy {
+    /// The one with this digest ([`AppraisalPolicy::digest`]). What everybody demands who entrusts it with keys.
+    Exactly(Digest),
+    /// Whichever belongs to the service: for SeMIRT, which asks for keys and has none to lose. A service has one policy for
+    /// life, so who pinned the service has pinned that.
+    OfTheService,
+}
+
 /// Opens channels to a KeyService.
 pub struct Connector {
     tls: TlsConnector,
     filter: Arc<Filter>,
+    service_policy: ExpectedPolicy,
     own: Option<OwnEnclave>,
     entropy: Arc<dyn Entropy>,
 }
@@ -66,20 +78,27 @@ pub struct Connected {
 }
 
 impl Connector {
-    /// For a principal: the server's evidence must satisfy `policy`.
+    /// For a principal: the server's evidence must satisfy `policy`, and the policy by which the server itself appraises
+    /// enclaves must have the digest `service_policy`.
     ///
     /// # Errors
     /// [`ChannelError::Tls`] if TLS cannot be set up.
     pub fn for_principal(
         verifier: EvidenceVerifier,
         policy: AppraisalPolicy,
+        service_policy: Digest,
         clock: Arc<dyn Clock>,
         entropy: Arc<dyn Entropy>,
     ) -> Result<Self, ChannelError> {
-        Self::new(verifier, policy, clock, entropy, None)
+        let connector = Self::new(verifier, policy, clock, entropy, None)?;
+        Ok(Self {
+            service_policy: ExpectedPolicy::Exactly(service_policy),
+            ..connector
+        })
     }
 
-    /// For an enclave, which gives evidence of itself as well.
+    /// For an enclave, which gives evidence of itself as well. It waits for the TEE, so it is called before there is
+    /// anything to serve.
     ///
     /// # Errors
     /// [`ChannelError`] if the TEE gives no evidence.
@@ -105,12 +124,17 @@ impl Connector {
         entropy: Arc<dyn Entropy>,
         own: Option<OwnEnclave>,
     ) -> Result<Self, ChannelError> {
+        // Any genuine enclave would pass for KeyService otherwise: only the side that decides each release may do without.
+        if !policy.names_code() {
+            return Err(AppraisalError::NoReferenceValues.into());
+        }
         let filter = Arc::new(Filter::new(verifier, policy, clock));
         let credential = own.as_ref().map(|own| &own.credential);
         let config = tls::client(credential, filter.clone())?;
         Ok(Self {
             tls: TlsConnector::from(Arc::new(config)),
             filter,
+            service_policy: ExpectedPolicy::OfTheService,
             own,
             entropy,
         })
@@ -170,26 +194,33 @@ impl Connector {
                 found: service.service_id(),
             });
         }
-        let connection = handshake::connection(&channel.tls, keys, service.service_id())?;
+        let connection =
+            handshake::connection(&channel.tls, keys, service.service_id(), proof.policy)?;
         service
             .verify(&connection.service_statement(&nonce), &proof.signature)
             .map_err(|_| ChannelError::NotTheService)?;
-        let claims = self.filter.verifier.verify(
-            &Evidence::from_quote(proof.quote.into())?,
+        let claims = self.filter.accept(
+            &Evidence::from_bytes(proof.evidence.into())?,
             &connection.report_data(Role::Server, &nonce),
-            self.filter.clock.unix_seconds(),
         )?;
-        self.filter.policy.appraise(&claims)?;
         if self.filter.certificate(&certificate)?.code != claims.code {
             return Err(ChannelError::TwoIdentities);
         }
 
+        if let ExpectedPolicy::Exactly(expected) = self.service_policy
+            && expected != proof.policy
+        {
+            return Err(ChannelError::OtherPolicy {
+                expected,
+                found: proof.policy,
+            });
+        }
+
         if let Some(own) = &self.own {
-            let evidence = own
-                .attester
-                .evidence(&connection.report_data(Role::Client, &proof.nonce))?;
+            let report_data = connection.report_data(Role::Client, &proof.nonce);
+            let evidence = fresh::evidence(&own.attester, report_data, STEP).await?;
             let proof = ClientProof {
-                quote: evidence.quote().to_vec().into(),
+                evidence: evidence.as_bytes().to_vec().into(),
             };
             channel.send(&proof, STEP).await?;
         }

@@ -30,6 +30,12 @@ impl Clone for Credential {
 }
 
 impl Credential {
+    /// The certificate in DER, as the other side sees it.
+    #[must_use]
+    pub fn certificate(&self) -> &[u8] {
+        &self.certificate
+    }
+
     /// Makes a key, has the TEE vouch for it, and puts both into a self-signed certificate. Names and dates in it mean
     /// nothing: what counts is the evidence.
     ///

@@ -35,10 +35,13 @@ pub(super) struct ServerProof {
     #[cbor(n(1), with = "minicbor::bytes")]
     pub(super) nonce: [u8; 32],
     #[n(2)]
-    pub(super) quote: ByteVec,
+    pub(super) evidence: ByteVec,
     /// The service's signature over the connection.
     #[n(3)]
     pub(super) signature: ByteVec,
+    /// Digest of the policy by which the service appraises enclaves. The evidence and the signature are bound to it.
+    #[n(4)]
+    pub(super) policy: Digest,
 }
 
 /// An enclave as client to server.
@@ -46,7 +49,7 @@ pub(super) struct ServerProof {
 #[cbor(map)]
 pub(super) struct ClientProof {
     #[n(0)]
-    pub(super) quote: ByteVec,
+    pub(super) evidence: ByteVec,
 }
 
 /// Server to client, last: messages may flow, or why not.
@@ -72,11 +75,12 @@ pub(super) fn require_protocol(tls: &TlsStream<TcpStream>) -> Result<(), Channel
     }
 }
 
-/// The connection's facts. `service` is what the server claims to be, until it has proved it.
+/// The connection's facts. `service` and `policy` are what the server claims, until it has proved it.
 pub(super) fn connection(
     tls: &TlsStream<TcpStream>,
     keys: Keys,
     service: ServiceId,
+    policy: Digest,
 ) -> Result<Connection, ChannelError> {
     let exporter = match tls {
         TlsStream::Client(stream) => {
@@ -93,6 +97,7 @@ pub(super) fn connection(
         client_key: keys.client,
         server_key: keys.server,
         service,
+        policy,
     })
 }
 

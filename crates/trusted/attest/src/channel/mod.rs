@@ -15,24 +15,25 @@
 pub mod binding;
 mod client;
 mod credential;
+mod fresh;
 mod handshake;
 mod server;
 mod stream;
 mod tls;
 
-pub use client::{Connected, Connector, ExpectedService};
+pub use client::{Connected, Connector, ExpectedPolicy, ExpectedService};
 pub use credential::Credential;
 pub use server::Acceptor;
 pub use stream::Channel;
 
-use sesemi_protocol::ServiceId;
 use sesemi_protocol::cbor::CborError;
 use sesemi_protocol::refusal::Refusal;
+use sesemi_protocol::{Digest, ServiceId};
 
 use crate::attester::AttesterError;
 use crate::evidence::EvidenceError;
 use crate::policy::AppraisalError;
-use crate::verifier::{Claims, VerifyError};
+use crate::verifier::{Claims, Rejected, VerifyError};
 
 /// ALPN protocol of the channel; a client of another generation fails at once and clearly.
 const ALPN: &[u8] = b"sesemi-channel/1";
@@ -61,7 +62,7 @@ pub enum ChannelError {
     /// This side's TEE failed.
     #[error(transparent)]
     Attester(#[from] AttesterError),
-    /// A certificate or quote could not be read.
+    /// A certificate or evidence could not be read.
     #[error(transparent)]
     Evidence(#[from] EvidenceError),
     /// The peer's evidence does not verify.
@@ -84,6 +85,16 @@ pub enum ChannelError {
         /// Who answered.
         found: ServiceId,
     },
+    /// It is a genuine KeyService, but its demands on enclaves are not those that were agreed.
+    #[error(
+        "this KeyService appraises enclaves by the policy {found}, not by {expected}: give the policy file that it uses, if you approve it"
+    )]
+    OtherPolicy {
+        /// Digest of the policy that was expected.
+        expected: Digest,
+        /// Digest of the policy that it uses.
+        found: Digest,
+    },
     /// An enclave's role needs evidence in the client's certificate.
     #[error("the client's role and its certificate do not agree")]
     Role,
@@ -96,6 +107,15 @@ pub enum ChannelError {
     /// A task of this process ended early.
     #[error("an internal task ended early")]
     Task,
+}
+
+impl From<Rejected> for ChannelError {
+    fn from(rejected: Rejected) -> Self {
+        match rejected {
+            Rejected::Verify(error) => Self::Verify(error),
+            Rejected::Appraisal(error) => Self::Appraisal(error),
+        }
+    }
 }
 
 /// Who is at the other end of a server's channel.

@@ -3,15 +3,16 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use sesemi_protocol::SigningIdentity;
 use sesemi_protocol::entropy::{Entropy, random};
 use sesemi_protocol::refusal::{Refusal, RefusalCode};
+use sesemi_protocol::{Digest, SigningIdentity};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 use tokio_rustls::{TlsAcceptor, TlsStream};
 
 use super::binding::{Connection, Role};
 use super::credential::Credential;
+use super::fresh;
 use super::handshake::{self, ClientProof, Keys, Opening, ServerProof, Verdict};
 use super::stream::Channel;
 use super::tls::{self, Filter};
@@ -29,6 +30,7 @@ const STEP: Duration = Duration::from_secs(10);
 pub struct Acceptor {
     tls: TlsAcceptor,
     filter: Arc<Filter>,
+    policy: Digest,
     credential: Credential,
     attester: Arc<dyn Attester>,
     identity: Arc<SigningIdentity>,
@@ -43,6 +45,7 @@ impl core::fmt::Debug for Acceptor {
 
 impl Acceptor {
     /// Accepts for the service `identity`, attested by `attester`; enclaves that connect must satisfy `policy`.
+    /// It waits for the TEE, so it is called before there is anything to serve.
     ///
     /// # Errors
     /// [`ChannelError`] if the TEE gives no evidence or TLS cannot be set up.
@@ -55,11 +58,13 @@ impl Acceptor {
         entropy: Arc<dyn Entropy>,
     ) -> Result<Self, ChannelError> {
         let credential = Credential::generate(&*attester)?;
+        let digest = policy.digest()?;
         let filter = Arc::new(Filter::new(verifier, policy, clock));
         let config = tls::server(&credential, filter.clone())?;
         Ok(Self {
             tls: TlsAcceptor::from(Arc::new(config)),
             filter,
+            policy: digest,
             credential,
             attester,
             identity,
@@ -87,7 +92,7 @@ impl Acceptor {
             server: handshake::own_key(&self.credential.certificate)?,
         };
         let service = self.identity.public().service_id();
-        let connection = handshake::connection(&tls, keys, service)?;
+        let connection = handshake::connection(&tls, keys, service, self.policy)?;
         let mut channel = Channel { tls: Box::new(tls) };
 
         let opening: Opening = channel.expect(STEP).await?;
@@ -95,7 +100,7 @@ impl Acceptor {
             return Err(ChannelError::Role);
         }
         let nonce = random(&*self.entropy)?;
-        let proof = self.prove(&connection, &opening, nonce)?;
+        let proof = self.prove(&connection, &opening, nonce).await?;
         channel.send(&proof, STEP).await?;
 
         let peer = match &certificate {
@@ -112,20 +117,21 @@ impl Acceptor {
         Ok((channel, peer?))
     }
 
-    fn prove(
+    async fn prove(
         &self,
         connection: &Connection,
         opening: &Opening,
         nonce: [u8; 32],
     ) -> Result<ServerProof, ChannelError> {
         let report_data = connection.report_data(Role::Server, &opening.nonce);
-        let evidence = self.attester.evidence(&report_data)?;
+        let evidence = fresh::evidence(&self.attester, report_data, STEP).await?;
         let statement = connection.service_statement(&opening.nonce);
         Ok(ServerProof {
             service_key: *self.identity.public().key(),
             nonce,
-            quote: evidence.quote().to_vec().into(),
+            evidence: evidence.as_bytes().to_vec().into(),
             signature: self.identity.sign(&statement).to_vec().into(),
+            policy: connection.policy,
         })
     }
 
@@ -137,12 +143,10 @@ impl Acceptor {
         nonce: &[u8; 32],
     ) -> Result<Claims, ChannelError> {
         let proof: ClientProof = channel.expect(STEP).await?;
-        let claims = self.filter.verifier.verify(
-            &Evidence::from_quote(proof.quote.into())?,
+        let claims = self.filter.accept(
+            &Evidence::from_bytes(proof.evidence.into())?,
             &connection.report_data(Role::Client, nonce),
-            self.filter.clock.unix_seconds(),
         )?;
-        self.filter.policy.appraise(&claims)?;
         if self.filter.certificate(certificate)?.code != claims.code {
             return Err(ChannelError::TwoIdentities);
         }

@@ -14,7 +14,7 @@ use rustls::{
 use super::credential::Credential;
 use super::{ALPN, ChannelError};
 use crate::clock::Clock;
-use crate::evidence::from_certificate;
+use crate::evidence::{Evidence, from_certificate};
 use crate::policy::AppraisalPolicy;
 use crate::verifier::{Claims, EvidenceVerifier};
 
@@ -46,15 +46,22 @@ impl Filter {
         }
     }
 
+    /// Evidence: genuine, bound to `bound_to`, approved.
+    pub(super) fn accept(
+        &self,
+        evidence: &Evidence,
+        bound_to: &[u8; 64],
+    ) -> Result<Claims, ChannelError> {
+        let now = self.clock.unix_seconds();
+        Ok(self
+            .verifier
+            .accept(evidence, bound_to, &self.policy, now)?)
+    }
+
     /// The evidence in a certificate: right key, genuine, approved.
     pub(super) fn certificate(&self, der: &[u8]) -> Result<Claims, ChannelError> {
         let found = from_certificate(der)?;
-        let now = self.clock.unix_seconds();
-        let claims = self
-            .verifier
-            .verify(&found.evidence, &found.report_data, now)?;
-        self.policy.appraise(&claims)?;
-        Ok(claims)
+        self.accept(&found.evidence, &found.report_data)
     }
 
     /// TLS shows one reason for all refusals; ours goes along for this side's log.
