@@ -259,6 +259,71 @@ mod tests {
     }
 
     #[test]
+    fn a_model_is_granted_to_thousands_and_each_of_them_is_served() {
+        let mut state = State::new(SERVICE);
+        let tell = |state: &mut State, key: [u8; 32], sequence, action| {
+            let signer = PublicIdentity::from_key(key);
+            let command = Command {
+                service: SERVICE,
+                sequence,
+                action,
+            };
+            let signed = Digest::of(&[key.as_slice(), &sequence.to_be_bytes()].concat());
+            let id = signer.principal_id();
+            state.check(&id, &command, &signed).unwrap();
+            state.apply(id, signer, command, signed, Digest([0; 32]));
+            id
+        };
+        let owner_key = [0xff; 32];
+        let public_key = owner_key;
+        let owner = tell(&mut state, owner_key, 1, Action::Register { public_key });
+        let (_, model_command) = command(
+            &Step::Model {
+                owner: 0,
+                name: 0,
+                version: 1,
+            },
+            2,
+        );
+        tell(&mut state, owner_key, 2, model_command.action);
+        let model = ModelRef::new(owner, name(0), version(1));
+        let users: Vec<[u8; 32]> = (0u64..5_000)
+            .map(|n| {
+                let mut key = [0; 32];
+                key[..8].copy_from_slice(&n.to_be_bytes());
+                key
+            })
+            .collect();
+        for (granted, public_key) in (3..).zip(users.iter().copied()) {
+            let user = tell(&mut state, public_key, 1, Action::Register { public_key });
+            let grant = Action::Grant {
+                name: name(0),
+                version: version(1),
+                user,
+                code: code(0),
+            };
+            tell(&mut state, owner_key, granted, grant);
+            let deposit = Action::PutRequestKey {
+                model: model.clone(),
+                epoch: 1,
+                key: SecretKey::from_bytes(public_key),
+                codes: [code(0)].into(),
+            };
+            tell(&mut state, public_key, 2, deposit);
+        }
+        for public_key in users {
+            let request = ReleaseRequest {
+                model: model.clone(),
+                user: PublicIdentity::from_key(public_key).principal_id(),
+                epoch: 1,
+                at_least: 0,
+            };
+            let lease = decide(&state, SERVICE, &code(0), &request, 60).unwrap();
+            assert_eq!(lease.request_key, SecretKey::from_bytes(public_key));
+        }
+    }
+
+    #[test]
     fn a_service_behind_what_the_caller_has_seen_releases_nothing() {
         let history = [
             Step::Register(0),

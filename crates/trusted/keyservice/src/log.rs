@@ -3,12 +3,17 @@
 //! Entry *n* is sealed to its place: its number and the digest of the chain before it. Entries therefore cannot be swapped,
 //! dropped from the middle or mixed from two histories; opening the log replays it and stops at the first that does not fit.
 //! Cutting off the end cannot be seen from the log alone: receipts held by clients show it.
+//!
+//! Two more things are sealed with it. The *freshness floor* ([`FreshnessFloor`](sesemi_attest::freshness::FreshnessFloor))
+//! is sealed to the end of the log, so that an older one does not fit. The *identity* is sealed to the policy by which
+//! enclaves are appraised: a service has one policy for life, and whoever pinned the service has pinned its policy.
 
 use std::path::Path;
 
 use minicbor::bytes::ByteVec;
 use minicbor::{Decode, Encode, Encoder};
 use redb::{Database, Durability, ReadableDatabase as _, ReadableTable as _, TableDefinition};
+use sesemi_attest::freshness::Level;
 use sesemi_attest::sealing::{SealError, Sealer};
 use sesemi_protocol::cbor::{self, CborError};
 use sesemi_protocol::identity::IdentityError;
@@ -16,8 +21,12 @@ use sesemi_protocol::limits::MAX_SIGNED;
 use sesemi_protocol::{Digest, Entropy, SecretKey, SigningIdentity};
 
 const ENTRIES: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("entries");
-const IDENTITY: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("identity");
+const IDENTITIES: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("identity");
 const IDENTITY_KEY: &str = "service";
+const FLOOR: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("floor");
+const FLOOR_KEY: &str = "floor";
+/// Longest freshness floor that is read back, in bytes.
+const MAX_FLOOR: usize = 128 * 1024;
 /// Longest sealed entry that is read back, in bytes.
 const MAX_ENTRY: usize = MAX_SIGNED + 1024;
 
@@ -58,6 +67,14 @@ pub enum LogError {
         /// What is wrong.
         source: CborError,
     },
+    /// The freshness floor is missing though there are entries.
+    #[error(
+        "the freshness floor is missing from the state; restore the state folder from a backup"
+    )]
+    NoFloor,
+    /// The freshness floor is not of a form that this version knows.
+    #[error("the freshness floor cannot be read: {0}")]
+    Floor(CborError),
     /// The service's identity could not be made.
     #[error(transparent)]
     Identity(IdentityError),
@@ -85,6 +102,7 @@ pub struct Entry {
 pub struct Log {
     database: Database,
     sealer: Sealer,
+    floor_sealer: Sealer,
     sequence: u64,
     chain: Digest,
 }
@@ -104,6 +122,17 @@ pub struct Opened {
     pub log: Log,
     /// The service's identity: made at the first start, the same ever after.
     pub identity: SigningIdentity,
+    /// The freshness floor as it was kept last.
+    pub floor: Vec<Level>,
+}
+
+/// What opens a log, besides its file.
+#[derive(Debug, Clone, Copy)]
+pub struct Unlock<'a> {
+    /// The TEE's sealing key.
+    pub sealing_key: &'a SecretKey,
+    /// Digest of the policy to which the service is bound.
+    pub policy: Digest,
 }
 
 impl Log {
@@ -114,7 +143,7 @@ impl Log {
     /// [`LogError`], or whatever `replay` refuses.
     pub fn open<E: From<LogError>>(
         path: &Path,
-        sealing_key: &SecretKey,
+        unlock: Unlock<'_>,
         entropy: &dyn Entropy,
         mut replay: impl FnMut(&SigningIdentity, Entry, Digest) -> Result<(), E>,
     ) -> Result<Opened, E> {
@@ -122,12 +151,13 @@ impl Log {
             redb::DatabaseError::DatabaseAlreadyOpen => LogError::InUse,
             other => LogError::from(other),
         })?;
-        let identity = load_identity(&database, sealing_key, entropy)?;
+        let identity = load_identity(&database, unlock, entropy)?;
         let sealer =
-            Sealer::new(sealing_key, "keyservice/log").map_err(sealing("the log's key"))?;
+            |purpose, what| Sealer::new(unlock.sealing_key, purpose).map_err(sealing(what));
         let mut log = Self {
             database,
-            sealer,
+            sealer: sealer("keyservice/log", "the log's key")?,
+            floor_sealer: sealer("keyservice/floor", "the freshness floor's key")?,
             sequence: 0,
             chain: Digest([0; 32]),
         };
@@ -140,7 +170,12 @@ impl Log {
         }
         drop(table);
         drop(read);
-        Ok(Opened { log, identity })
+        let floor = log.read_floor()?;
+        Ok(Opened {
+            log,
+            identity,
+            floor,
+        })
     }
 
     /// Number of entries.
@@ -149,11 +184,16 @@ impl Log {
         self.sequence
     }
 
-    /// Appends an entry and returns once it is on disk, with the chain's digest after it.
+    /// Appends an entry and returns once it is on disk together with the freshness floor, with the chain's digest after it.
     ///
     /// # Errors
     /// [`LogError`]; the log is then as before.
-    pub fn append(&mut self, entry: &Entry, entropy: &dyn Entropy) -> Result<Digest, LogError> {
+    pub fn append(
+        &mut self,
+        entry: &Entry,
+        floor: &[Level],
+        entropy: &dyn Entropy,
+    ) -> Result<Digest, LogError> {
         let sequence = self.sequence.saturating_add(1);
         let plaintext =
             cbor::encode(entry).map_err(|source| LogError::Entry { sequence, source })?;
@@ -162,15 +202,68 @@ impl Log {
             .sealer
             .seal(&place, &plaintext, entropy)
             .map_err(sealing("a log entry"))?;
+        let chain = extend(&place, &plaintext);
+        let floor = self.seal_floor(sequence, &chain, floor, entropy)?;
         let mut write = self.database.begin_write()?;
         write.set_durability(Durability::Immediate)?;
         write
             .open_table(ENTRIES)?
             .insert(sequence, sealed.as_slice())?;
+        write
+            .open_table(FLOOR)?
+            .insert(FLOOR_KEY, floor.as_slice())?;
         write.commit()?;
         self.sequence = sequence;
-        self.chain = extend(&place, &plaintext);
+        self.chain = chain;
         Ok(self.chain)
+    }
+
+    /// Keeps the freshness floor, at the end of the log as it is.
+    ///
+    /// # Errors
+    /// [`LogError`]; what was kept before is then still there.
+    pub fn keep_floor(&self, floor: &[Level], entropy: &dyn Entropy) -> Result<(), LogError> {
+        let sealed = self.seal_floor(self.sequence, &self.chain, floor, entropy)?;
+        let mut write = self.database.begin_write()?;
+        write.set_durability(Durability::Immediate)?;
+        write
+            .open_table(FLOOR)?
+            .insert(FLOOR_KEY, sealed.as_slice())?;
+        Ok(write.commit()?)
+    }
+
+    fn seal_floor(
+        &self,
+        sequence: u64,
+        chain: &Digest,
+        floor: &[Level],
+        entropy: &dyn Entropy,
+    ) -> Result<Vec<u8>, LogError> {
+        let plaintext = cbor::encode(&floor).map_err(LogError::Floor)?;
+        self.floor_sealer
+            .seal(&place(sequence, chain), &plaintext, entropy)
+            .map_err(sealing("the freshness floor"))
+    }
+
+    fn read_floor(&self) -> Result<Vec<Level>, LogError> {
+        let read = self.database.begin_read()?;
+        let table = read.open_table(FLOOR)?;
+        let Some(sealed) = table.get(FLOOR_KEY)? else {
+            return match self.sequence {
+                0 => Ok(Vec::new()),
+                _ => Err(LogError::NoFloor),
+            };
+        };
+        if sealed.value().len() > MAX_FLOOR {
+            return Err(sealing("an oversized freshness floor")(
+                SealError::NotAuthentic,
+            ));
+        }
+        let plaintext = self
+            .floor_sealer
+            .unseal(&place(self.sequence, &self.chain), sealed.value())
+            .map_err(sealing("the freshness floor"))?;
+        cbor::decode(&plaintext, MAX_FLOOR).map_err(LogError::Floor)
     }
 
     fn read_next(&mut self, sequence: u64, sealed: &[u8]) -> Result<Entry, LogError> {
@@ -220,39 +313,40 @@ fn extend(place: &[u8], plaintext: &[u8]) -> Digest {
     Digest::of(&bytes)
 }
 
-/// Reads the service's identity, or makes it at the first start: both tables exist, and are durable, before anything else.
+/// What sealing says of an identity that does not open: the likeliest reason first.
+const IDENTITY: &str =
+    "the service's identity (is this the appraisal policy that the service was created with?)";
+
+/// Reads the service's identity, or makes it at the first start: all tables exist, and are durable, before anything else.
 fn load_identity(
     database: &Database,
-    sealing_key: &SecretKey,
+    unlock: Unlock<'_>,
     entropy: &dyn Entropy,
 ) -> Result<SigningIdentity, LogError> {
-    let sealer =
-        Sealer::new(sealing_key, "keyservice/identity").map_err(sealing("the identity's key"))?;
+    let sealer = Sealer::new(unlock.sealing_key, "keyservice/identity")
+        .map_err(sealing("the identity's key"))?;
+    let place = unlock.policy.as_bytes();
     let mut write = database.begin_write()?;
     write.set_durability(Durability::Immediate)?;
     let identity = {
         write.open_table(ENTRIES)?;
-        let mut table = write.open_table(IDENTITY)?;
+        write.open_table(FLOOR)?;
+        let mut table = write.open_table(IDENTITIES)?;
         let stored = table
             .get(IDENTITY_KEY)?
             .map(|sealed| sealed.value().to_vec());
         match stored {
             Some(sealed) => {
-                let seed = sealer
-                    .unseal(IDENTITY_KEY.as_bytes(), &sealed)
-                    .map_err(sealing("the service's identity"))?;
-                let seed: [u8; 32] = seed
-                    .as_slice()
-                    .try_into()
-                    .map_err(|_| sealing("the service's identity")(SealError::NotAuthentic))?;
-                SigningIdentity::from_seed(SecretKey::from_bytes(seed))
-                    .map_err(LogError::Identity)?
+                let seed = sealer.unseal(place, &sealed).map_err(sealing(IDENTITY))?;
+                let seed = SecretKey::from_slice(&seed)
+                    .ok_or_else(|| sealing(IDENTITY)(SealError::NotAuthentic))?;
+                SigningIdentity::from_seed(seed).map_err(LogError::Identity)?
             }
             None => {
                 let identity = SigningIdentity::generate(entropy).map_err(LogError::Identity)?;
                 let sealed = sealer
-                    .seal(IDENTITY_KEY.as_bytes(), identity.seed().expose(), entropy)
-                    .map_err(sealing("the service's identity"))?;
+                    .seal(place, identity.seed().expose(), entropy)
+                    .map_err(sealing(IDENTITY))?;
                 table.insert(IDENTITY_KEY, sealed.as_slice())?;
                 identity
             }
@@ -264,17 +358,31 @@ fn load_identity(
 
 #[cfg(test)]
 mod tests {
+    use sesemi_attest::freshness::Growing;
     use sesemi_protocol::SystemEntropy;
 
     use super::*;
 
     const KEY: [u8; 32] = [1; 32];
 
+    const POLICY: Digest = Digest([2; 32]);
+
     fn open(path: &Path, key: [u8; 32]) -> Result<(Opened, Vec<Vec<u8>>), LogError> {
+        open_under(path, key, POLICY)
+    }
+
+    fn open_under(
+        path: &Path,
+        key: [u8; 32],
+        policy: Digest,
+    ) -> Result<(Opened, Vec<Vec<u8>>), LogError> {
         let mut replayed = Vec::new();
         let opened = Log::open(
             path,
-            &SecretKey::from_bytes(key),
+            Unlock {
+                sealing_key: &SecretKey::from_bytes(key),
+                policy,
+            },
             &SystemEntropy::new(),
             |_, entry, _| {
                 replayed.push(entry.signed.to_vec());
@@ -292,7 +400,10 @@ mod tests {
                 signed: signed.to_vec().into(),
                 accepted: 5,
             };
-            chain = opened.log.append(&entry, &SystemEntropy::new()).unwrap();
+            chain = opened
+                .log
+                .append(&entry, &[], &SystemEntropy::new())
+                .unwrap();
         }
         chain
     }
@@ -328,6 +439,62 @@ mod tests {
         let path = folder.path().join("state.redb");
         filled(&path, &[b"one"]);
         assert!(matches!(open(&path, [2; 32]), Err(LogError::Seal { .. })));
+    }
+
+    #[test]
+    fn a_service_has_one_policy_for_life() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("state.redb");
+        filled(&path, &[b"one"]);
+        let other = open_under(&path, KEY, Digest([3; 32])).unwrap_err();
+        assert!(other.to_string().contains("appraisal policy"), "{other}");
+        assert!(open(&path, KEY).is_ok());
+    }
+
+    const SEEN: Level = Level {
+        what: Growing::SignedDate,
+        at_least: 7,
+    };
+
+    #[test]
+    fn the_freshness_floor_is_kept_and_an_older_one_does_not_fit_a_longer_log() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("state.redb");
+        filled(&path, &[b"one"]);
+        let (opened, _) = open(&path, KEY).unwrap();
+        opened
+            .log
+            .keep_floor(&[SEEN], &SystemEntropy::new())
+            .unwrap();
+        drop(opened);
+        assert_eq!(open(&path, KEY).unwrap().0.floor, [SEEN]);
+
+        let old = stored_floor(&path);
+        filled(&path, &[b"two"]);
+        set_floor(&path, Some(&old));
+        assert!(matches!(open(&path, KEY), Err(LogError::Seal { .. })));
+        set_floor(&path, None);
+        assert!(matches!(open(&path, KEY), Err(LogError::NoFloor)));
+    }
+
+    fn stored_floor(path: &Path) -> Vec<u8> {
+        let database = Database::create(path).unwrap();
+        let read = database.begin_read().unwrap();
+        let table = read.open_table(FLOOR).unwrap();
+        table.get(FLOOR_KEY).unwrap().unwrap().value().to_vec()
+    }
+
+    fn set_floor(path: &Path, sealed: Option<&[u8]>) {
+        let database = Database::create(path).unwrap();
+        let write = database.begin_write().unwrap();
+        {
+            let mut table = write.open_table(FLOOR).unwrap();
+            match sealed {
+                Some(sealed) => drop(table.insert(FLOOR_KEY, sealed).unwrap()),
+                None => drop(table.remove(FLOOR_KEY).unwrap()),
+            }
+        }
+        write.commit().unwrap();
     }
 
     #[test]

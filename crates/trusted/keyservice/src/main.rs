@@ -4,23 +4,36 @@
 
 use std::process::ExitCode;
 use std::sync::Arc;
+use std::time::Duration;
 
 use clap::Parser as _;
 use sesemi_attest::channel::{Acceptor, ChannelError};
-use sesemi_attest::{AppraisalPolicy, Attester, AttesterError, SystemClock, tee};
+use sesemi_attest::{
+    AppraisalError, AppraisalPolicy, Attester, AttesterError, EvidenceVerifier, SealBinding,
+    SystemClock, tee,
+};
 use sesemi_keyservice::admin::{self, Admin};
 use sesemi_keyservice::config::{Cli, CliCommand, Config};
 use sesemi_keyservice::metrics::Metrics;
 use sesemi_keyservice::server::{Bounds, Server};
 use sesemi_keyservice::service::{KeyService, Resources, StartError};
+use sesemi_process::sandbox::{self, HardenError, Paths};
 use sesemi_process::settings::SettingsError;
 use sesemi_process::trust::TrustError;
-use sesemi_process::{http, lifecycle};
+use sesemi_process::{WipingAllocator, http, lifecycle};
 use sesemi_protocol::SystemEntropy;
 use tokio::net::TcpListener;
 
+#[global_allocator]
+static ALLOCATOR: WipingAllocator = WipingAllocator;
+
 /// Threads of the runtime: fixed, because some TEEs must know their number in advance.
 const THREADS: usize = 2;
+/// Threads that wait for the TEE's evidence, which it makes one piece at a time. Fixed for the same reason.
+const BLOCKING_THREADS: usize = 4;
+
+/// How often the freshness floor is kept with the state, if it rose.
+const KEEP_FLOOR: Duration = Duration::from_secs(60);
 
 /// Why KeyService ended.
 #[derive(Debug, thiserror::Error)]
@@ -32,11 +45,15 @@ enum MainError {
     #[error("cannot use {0}")]
     Io(String, #[source] std::io::Error),
     #[error(transparent)]
+    Harden(#[from] HardenError),
+    #[error(transparent)]
     Tee(#[from] AttesterError),
     #[error(transparent)]
     Start(#[from] StartError),
     #[error(transparent)]
     Channel(#[from] ChannelError),
+    #[error(transparent)]
+    Appraisal(#[from] AppraisalError),
 }
 
 fn main() -> ExitCode {
@@ -46,22 +63,38 @@ fn main() -> ExitCode {
 }
 
 fn run(config: Config) -> Result<(), MainError> {
+    std::fs::create_dir_all(&config.state)
+        .map_err(|e| MainError::Io(config.state.display().to_string(), e))?;
+    // What is read once is read before the sandbox, so that its folders need not stay open.
+    let verifier = config.trust.verifier()?;
+    let policy = config.trust.service_policy()?;
+    let folders = Paths {
+        write: vec![config.state.clone()],
+        ..Paths::default()
+    };
+    sandbox::enter(folders, &config.trust)?;
+    // Only now: some TEEs are waited for on threads of their own, and the sandbox has to be entered before the first.
     let attester = tee::detect()?;
     tokio::runtime::Builder::new_multi_thread()
         .worker_threads(THREADS)
+        .max_blocking_threads(BLOCKING_THREADS)
         .enable_all()
         .build()
         .map_err(|e| MainError::Io("the runtime".into(), e))?
-        .block_on(serve(config, attester))
+        .block_on(serve(config, verifier, policy, attester))
 }
 
-async fn serve(config: Config, attester: Arc<dyn Attester>) -> Result<(), MainError> {
-    let verifier = config.trust.verifier()?;
-    std::fs::create_dir_all(&config.state)
-        .map_err(|e| MainError::Io(config.state.display().to_string(), e))?;
+async fn serve(
+    config: Config,
+    verifier: EvidenceVerifier,
+    policy: AppraisalPolicy,
+    attester: Arc<dyn Attester>,
+) -> Result<(), MainError> {
     let metrics = Metrics::new();
     let resources = Resources {
-        sealing_key: attester.sealing_key()?,
+        sealing_key: attester.sealing_key(SealBinding::Measurement)?,
+        policy: policy.digest()?,
+        floor: verifier.floor().clone(),
         clock: Arc::new(SystemClock),
         entropy: Arc::new(SystemEntropy::new()),
         lease_seconds: config.lease_seconds,
@@ -74,8 +107,8 @@ async fn serve(config: Config, attester: Arc<dyn Attester>) -> Result<(), MainEr
     let acceptor = Acceptor::new(
         service.identity().clone(),
         attester.clone(),
-        verifier,
-        AppraisalPolicy::per_release(),
+        verifier.clone(),
+        policy,
         Arc::new(SystemClock),
         Arc::new(SystemEntropy::new()),
     )?;
@@ -90,9 +123,23 @@ async fn serve(config: Config, attester: Arc<dyn Attester>) -> Result<(), MainEr
         metrics: metrics.clone(),
         stopping: stop.clone(),
     };
+    let keeping = {
+        let service = service.clone();
+        tokio::spawn(async move {
+            loop {
+                tokio::time::sleep(KEEP_FLOOR).await;
+                service.keep_floor();
+            }
+        })
+    };
+    let refreshing = tokio::spawn(config.trust.clone().refresh(verifier));
     let admin = http::serve(admin_listener, Arc::new(admin), admin::BOUNDS, stop.clone());
     let server = Server::new(acceptor, service.clone(), metrics, Bounds::default());
     tokio::join!(server.run(listener, stop), admin);
+    refreshing.abort();
+    keeping.abort();
+    // An aborted task gives its share of the service back once it was joined.
+    let _ = keeping.await;
     if let Some(service) = Arc::into_inner(service) {
         service.stop();
     }

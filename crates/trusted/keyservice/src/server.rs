@@ -28,6 +28,9 @@ pub struct Bounds {
     pub enclave_silence: Duration,
     /// Longest silence of a principal.
     pub principal_silence: Duration,
+    /// Age at which a channel is closed after the call that is under way: whoever comes back is attested anew, with the
+    /// endorsements of that day.
+    pub age: Duration,
     /// Longest time to write a reply.
     pub reply: Duration,
 }
@@ -40,6 +43,7 @@ impl Default for Bounds {
             handshake: Duration::from_secs(15),
             enclave_silence: Duration::from_secs(3600),
             principal_silence: Duration::from_secs(60),
+            age: Duration::from_secs(900),
             reply: Duration::from_secs(10),
         }
     }
@@ -146,9 +150,12 @@ impl Server {
             Peer::Enclave(_) => self.bounds.enclave_silence,
             Peer::Principal => self.bounds.principal_silence,
         };
+        let age = tokio::time::sleep(self.bounds.age);
+        tokio::pin!(age);
         loop {
             let received = tokio::select! {
                 _ = stop.wait_for(|stop| *stop) => break,
+                () = &mut age => break,
                 received = channel.receive::<Call>(silence) => received?,
             };
             let Some(call) = received else { break };

@@ -7,6 +7,7 @@ use std::time::Instant;
 
 use sesemi_attest::Clock;
 use sesemi_attest::channel::Peer;
+use sesemi_attest::freshness::{FreshnessFloor, Level, Stale};
 use sesemi_protocol::command;
 use sesemi_protocol::cose::CoseError;
 use sesemi_protocol::receipt::{Receipt, SignedError, StatePoint};
@@ -18,7 +19,7 @@ use sesemi_protocol::{
 use tokio::sync::{mpsc, oneshot};
 
 use crate::decision::decide;
-use crate::log::{Entry, Log, LogError};
+use crate::log::{Entry, Log, LogError, Unlock};
 use crate::metrics::{Metrics, Outcome};
 use crate::state::{Objection, State};
 
@@ -37,12 +38,19 @@ pub enum StartError {
     /// The thread that owns the log did not start.
     #[error("cannot start the log's thread")]
     Thread(#[from] std::io::Error),
+    /// The kept freshness floor cannot be taken over.
+    #[error(transparent)]
+    Floor(#[from] Stale),
 }
 
 /// What the service needs from outside.
 pub struct Resources {
     /// Seals the state.
     pub sealing_key: SecretKey,
+    /// Digest of the policy by which enclaves are appraised; the service is bound to it for life.
+    pub policy: Digest,
+    /// The least fresh evidence that is accepted; kept with the state.
+    pub floor: Arc<FreshnessFloor>,
     /// Tells the time for the log.
     pub clock: Arc<dyn Clock>,
     /// Randomness.
@@ -62,10 +70,16 @@ impl core::fmt::Debug for Resources {
 pub struct KeyService {
     identity: Arc<SigningIdentity>,
     state: Arc<RwLock<State>>,
-    submissions: mpsc::Sender<Submission>,
+    submissions: mpsc::Sender<Work>,
     metrics: Arc<Metrics>,
     lease_seconds: u32,
     writer: std::thread::JoinHandle<()>,
+}
+
+/// What the thread that owns the log is asked to do.
+enum Work {
+    Command(Submission),
+    KeepFloor,
 }
 
 /// A signed command on its way to the log, and where its answer goes.
@@ -87,7 +101,10 @@ impl KeyService {
         let mut replayed: Option<State> = None;
         let opened = Log::open(
             path,
-            &resources.sealing_key,
+            Unlock {
+                sealing_key: &resources.sealing_key,
+                policy: resources.policy,
+            },
             &*resources.entropy,
             |identity, entry, chain| {
                 let state =
@@ -95,6 +112,7 @@ impl KeyService {
                 replay(state, &entry, chain)
             },
         )?;
+        resources.floor.raise_to(&opened.floor)?;
         let service = opened.identity.public().service_id();
         let state = replayed.unwrap_or_else(|| State::new(service));
         metrics.log_entries.set(state.sequence());
@@ -105,6 +123,7 @@ impl KeyService {
         let (submissions, queue) = mpsc::channel(QUEUE);
         let lease_seconds = resources.lease_seconds;
         let writer = Writer {
+            kept_floor: opened.floor,
             log: opened.log,
             state: state.clone(),
             identity: identity.clone(),
@@ -124,7 +143,12 @@ impl KeyService {
         })
     }
 
-    /// Carries out what is queued, then closes the log.
+    /// Has the freshness floor kept with the state if it rose. With a full queue nothing happens: commands keep it too.
+    pub fn keep_floor(&self) {
+        let _ = self.submissions.try_send(Work::KeepFloor);
+    }
+
+    /// Carries out what is queued, keeps the freshness floor, then closes the log.
     pub fn stop(self) {
         drop(self.submissions);
         if self.writer.join().is_err() {
@@ -170,7 +194,10 @@ impl KeyService {
     async fn submit(&self, signed: Vec<u8>) -> ReplyBody {
         let started = Instant::now();
         let (answer, answered) = oneshot::channel();
-        let reply = match self.submissions.try_send(Submission { signed, answer }) {
+        let reply = match self
+            .submissions
+            .try_send(Work::Command(Submission { signed, answer }))
+        {
             Err(_) => ReplyBody::Refused(RefusalCode::Busy.into()),
             Ok(()) => answered
                 .await
@@ -227,6 +254,7 @@ fn authenticate(
 /// The thread that owns the log.
 struct Writer {
     log: Log,
+    kept_floor: Vec<Level>,
     state: Arc<RwLock<State>>,
     identity: Arc<SigningIdentity>,
     resources: Resources,
@@ -234,11 +262,28 @@ struct Writer {
 }
 
 impl Writer {
-    fn run(mut self, mut queue: mpsc::Receiver<Submission>) {
-        while let Some(submission) = queue.blocking_recv() {
-            let reply = self.submit(&submission.signed);
-            // A caller that left gets its receipt when it repeats the command.
-            let _ = submission.answer.send(reply);
+    fn run(mut self, mut queue: mpsc::Receiver<Work>) {
+        while let Some(work) = queue.blocking_recv() {
+            match work {
+                Work::KeepFloor => self.keep_floor(),
+                Work::Command(submission) => {
+                    let reply = self.submit(&submission.signed);
+                    // A caller that left gets its receipt when it repeats the command.
+                    let _ = submission.answer.send(reply);
+                }
+            }
+        }
+        self.keep_floor();
+    }
+
+    fn keep_floor(&mut self) {
+        let floor = self.resources.floor.snapshot();
+        if floor == self.kept_floor {
+            return;
+        }
+        match self.log.keep_floor(&floor, &*self.resources.entropy) {
+            Ok(()) => self.kept_floor = floor,
+            Err(error) => tracing::error!(%error, "the freshness floor could not be kept"),
         }
     }
 
@@ -267,8 +312,12 @@ impl Writer {
             signed: signed.to_vec().into(),
             accepted: self.resources.clock.unix_seconds(),
         };
-        let chain = match self.log.append(&entry, &*self.resources.entropy) {
-            Ok(chain) => chain,
+        let floor = self.resources.floor.snapshot();
+        let chain = match self.log.append(&entry, &floor, &*self.resources.entropy) {
+            Ok(chain) => {
+                self.kept_floor = floor;
+                chain
+            }
             Err(error) => {
                 tracing::error!(%error, "a command could not be made durable and was not carried out");
                 return ReplyBody::Refused(RefusalCode::Internal.into());

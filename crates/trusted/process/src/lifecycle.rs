@@ -30,13 +30,20 @@ pub fn exit_code(result: Result<(), impl Error>) -> ExitCode {
         return ExitCode::SUCCESS;
     };
     let mut out = std::io::stderr().lock();
-    let _ = writeln!(out, "error: {error}");
+    let _ = writeln!(out, "error: {}", printable(&error.to_string()));
     let mut cause = error.source();
     while let Some(error) = cause {
-        let _ = writeln!(out, "  caused by: {error}");
+        let _ = writeln!(out, "  caused by: {}", printable(&error.to_string()));
         cause = error.source();
     }
     ExitCode::FAILURE
+}
+
+/// An error may quote what somebody else wrote, and control characters would let that write all over a terminal.
+fn printable(text: &str) -> String {
+    text.chars()
+        .filter(|c| !c.is_control() || *c == '\n')
+        .collect()
 }
 
 /// Prints the one line of JSON that tells whoever started us where we listen.
@@ -68,4 +75,17 @@ pub fn stop_signal() -> std::io::Result<watch::Receiver<bool>> {
         stop.closed().await;
     });
     Ok(stopped)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_an_error_quotes_cannot_write_all_over_a_terminal() {
+        assert_eq!(
+            printable("a\u{1b}[1A\u{1b}[2Kb\rc\nd\u{9b}"),
+            "a[1A[2Kbc\nd"
+        );
+    }
 }

@@ -11,10 +11,11 @@ use clap::Parser as _;
 use object_store::local::LocalFileSystem;
 use sesemi_attest::channel::{ChannelError, Connector, ExpectedService};
 use sesemi_attest::session::KeyServiceSession;
-use sesemi_attest::{AppraisalError, AppraisalPolicy, Attester, AttesterError, SystemClock, tee};
+use sesemi_attest::{AppraisalPolicy, Attester, AttesterError, EvidenceVerifier, SystemClock, tee};
+use sesemi_process::sandbox::{self, HardenError, Paths};
 use sesemi_process::settings::SettingsError;
 use sesemi_process::trust::TrustError;
-use sesemi_process::{http, lifecycle};
+use sesemi_process::{WipingAllocator, http, lifecycle};
 use sesemi_protocol::SystemEntropy;
 use sesemi_semirt::config::{Cli, CliCommand, Config, check_environment};
 use sesemi_semirt::engine::rten::Rten;
@@ -24,6 +25,9 @@ use sesemi_semirt::metrics::Metrics;
 use sesemi_semirt::models::Models;
 use sesemi_semirt::runtime::{Capacity, Runtime};
 use tokio::net::TcpListener;
+
+#[global_allocator]
+static ALLOCATOR: WipingAllocator = WipingAllocator;
 
 /// Threads of the runtime: fixed, because some TEEs must know their number in advance.
 const THREADS: usize = 2;
@@ -42,11 +46,11 @@ enum MainError {
     #[error("cannot use the object store")]
     Store(#[from] object_store::Error),
     #[error(transparent)]
+    Harden(#[from] HardenError),
+    #[error(transparent)]
     Tee(#[from] AttesterError),
     #[error(transparent)]
     Channel(#[from] ChannelError),
-    #[error(transparent)]
-    Appraisal(#[from] AppraisalError),
 }
 
 fn main() -> ExitCode {
@@ -59,19 +63,34 @@ fn main() -> ExitCode {
 }
 
 fn run(config: Config) -> Result<(), MainError> {
+    // What is read once is read before the sandbox, so that its folders need not stay open.
+    let verifier = config.trust.verifier()?;
+    let policy = config.trust.policy_for([config.keyservice_code])?;
+    let folders = Paths {
+        read: vec![config.store.clone()],
+        ..Paths::default()
+    };
+    sandbox::enter(folders, &config.trust)?;
+    // Only now: some TEEs are waited for on threads of their own, and the sandbox has to be entered before the first.
     let attester = tee::detect()?;
     tokio::runtime::Builder::new_multi_thread()
         .worker_threads(THREADS)
-        // Runs, loads and file reads; each run holds a slot, so this many can never all be busy with runs.
+        // Runs, loads, file reads and waits for evidence; each run holds a slot, so this many can never all be busy with runs.
         .max_blocking_threads(config.slots.saturating_add(8))
         .enable_all()
         .build()
         .map_err(|e| MainError::Io("the runtime".into(), e))?
-        .block_on(serve(config, attester))
+        .block_on(serve(config, verifier, policy, attester))
 }
 
-async fn serve(config: Config, attester: Arc<dyn Attester>) -> Result<(), MainError> {
-    let runtime = Arc::new(assemble(&config, attester.clone())?);
+async fn serve(
+    config: Config,
+    verifier: EvidenceVerifier,
+    policy: AppraisalPolicy,
+    attester: Arc<dyn Attester>,
+) -> Result<(), MainError> {
+    let runtime = assemble(&config, verifier.clone(), policy, attester.clone())?;
+    let runtime = Arc::new(runtime);
     let listener = TcpListener::bind(config.listen)
         .await
         .map_err(|e| MainError::Io(format!("the address {}", config.listen), e))?;
@@ -87,18 +106,25 @@ async fn serve(config: Config, attester: Arc<dyn Attester>) -> Result<(), MainEr
             }
         })
     };
+    let refreshing = tokio::spawn(config.trust.clone().refresh(verifier));
     let endpoints = Endpoints::new(runtime, stop.clone());
     http::serve(listener, Arc::new(endpoints), BOUNDS, stop).await;
     sweeping.abort();
+    refreshing.abort();
     tracing::info!("stopped");
     Ok(())
 }
 
-fn assemble(config: &Config, attester: Arc<dyn Attester>) -> Result<Runtime, MainError> {
+fn assemble(
+    config: &Config,
+    verifier: EvidenceVerifier,
+    policy: AppraisalPolicy,
+    attester: Arc<dyn Attester>,
+) -> Result<Runtime, MainError> {
     let entropy = Arc::new(SystemEntropy::new());
     let connector = Connector::for_enclave(
-        config.trust.verifier()?,
-        AppraisalPolicy::reference_values([config.keyservice_code])?,
+        verifier,
+        policy,
         Arc::new(SystemClock),
         entropy.clone(),
         attester,

@@ -12,6 +12,8 @@ use super::*;
 fn start(folder: &Path) -> KeyService {
     let resources = Resources {
         sealing_key: SecretKey::from_bytes([9; 32]),
+        policy: Digest([8; 32]),
+        floor: Arc::default(),
         clock: Arc::new(SystemClock),
         entropy: Arc::new(SystemEntropy::new()),
         lease_seconds: 60,
