@@ -17,8 +17,8 @@ use sesemi_protocol::receipt::{Receipt, StatePoint};
 use sesemi_protocol::tensor::{Tensor, TensorView};
 use sesemi_protocol::wire::{CallBody, ReplyBody};
 use sesemi_protocol::{
-    CodeIdentityDigest, ModelName, ModelRef, ModelVersion, PrincipalId, RefusalCode, RequestId,
-    ServiceId, SystemEntropy,
+    CodeIdentityDigest, Digest, ModelName, ModelRef, ModelVersion, PrincipalId, RefusalCode,
+    RequestId, ServiceId, SystemEntropy,
 };
 
 use crate::error::Error;
@@ -37,8 +37,10 @@ const FIRST_EPOCH: u32 = 1;
 pub struct Trust {
     /// Verifies KeyService's evidence.
     pub verifier: EvidenceVerifier,
-    /// The code that KeyService must run.
-    pub keyservice_code: CodeIdentityDigest,
+    /// What KeyService's own evidence must satisfy, above all the code that it must run.
+    pub policy: AppraisalPolicy,
+    /// Digest of the policy by which KeyService must appraise the enclaves that it releases keys to.
+    pub service_policy: Digest,
     /// The KeyService that it must be; `None` only at the first contact, after which the id is kept.
     pub service: Option<ServiceId>,
 }
@@ -110,12 +112,11 @@ impl Client {
     }
 
     async fn verify(identity: Identity, address: SocketAddr, trust: Trust) -> Result<Self, Error> {
-        let policy = AppraisalPolicy::reference_values([trust.keyservice_code])
-            .map_err(sesemi_attest::channel::ChannelError::from)?;
         let entropy = SystemEntropy::new();
         let connector = Connector::for_principal(
             trust.verifier,
-            policy,
+            trust.policy,
+            trust.service_policy,
             Arc::new(SystemClock),
             Arc::new(entropy.clone()),
         )?;

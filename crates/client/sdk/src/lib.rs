@@ -25,6 +25,7 @@ mod client;
 mod error;
 mod gateway;
 mod identity;
+pub mod measure;
 
 pub use client::{Client, Inference, Trust};
 pub use error::Error;
@@ -32,9 +33,11 @@ pub use gateway::Gateway;
 pub use identity::{Identity, IdentityFileError};
 
 pub use object_store::ObjectStore;
-pub use sesemi_attest::code_identity::SgxMeasurement;
+pub use sesemi_attest::code_identity::{
+    SgxMeasurement, SnpMeasurement, TdxMeasurement, TeeKind, TrustDomain,
+};
 pub use sesemi_attest::{
-    AppraisalPolicy, Claims, CodeIdentity, Endorsements, EvidenceVerifier, TrustAnchor,
+    AppraisalPolicy, Claims, CodeIdentity, Endorsements, EvidenceVerifier, TrustAnchor, VerifyError,
 };
 pub use sesemi_protocol::envelope::{Path, Report, Steps};
 pub use sesemi_protocol::package::{Dimension, Manifest, ModelFormat, TensorSpec, object_path};
