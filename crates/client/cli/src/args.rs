@@ -2,9 +2,10 @@
 
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{ArgGroup, Args, Parser, Subcommand, ValueEnum};
 
 use crate::connection::ConnectionArgs;
+use crate::endorsements::EndorsementsArgs;
 
 /// SeSeMI: secure serverless model inference on sensitive data.
 ///
@@ -66,12 +67,33 @@ pub enum Command {
     /// Verify KeyService's evidence and show what it says, and ask the gateway for its state.
     #[command(after_help = "Example:\n  sesemi status --json")]
     Status(StatusArgs),
-    /// Print the code identity of a trusted binary on a simulated platform, before anything runs.
-    #[command(
-        after_help = "Example:\n  sesemi measure target/x86_64-unknown-linux-gnu/release/sesemi-semirt \\\n    \
-        --simulated-root my-stack/platform/public/root.der"
-    )]
+    /// Print a code identity before anything runs: what owners and users approve.
+    ///
+    /// From what an SGX signing tool wrote, from reference values of a TDX or SEV-SNP image, or from a program for the
+    /// simulated TEE. Nothing is started and nothing is asked over the network.
+    #[command(after_help = "Examples:\n  \
+        sesemi measure --sgx-sigstruct sesemi-semirt.sig\n  \
+        sesemi measure --reference semirt-tdx.toml --json\n  \
+        sesemi measure target/x86_64-unknown-linux-gnu/release/sesemi-semirt \\\n    \
+        --simulated-root my-stack/platform/public/root.der\n  \
+        sesemi measure sesemi-semirt --tee tdx --stack my-stack/stack.toml")]
     Measure(MeasureArgs),
+    /// Fetch what TEE makers publish about their platforms, and write the file that verifiers read (--endorsements).
+    ///
+    /// From a PCCS or Intel for SGX and TDX, from AMD for SEV-SNP. All of it is signed by the makers, so neither the service nor
+    /// the way to it needs trust: signatures and dates are checked when evidence is verified. Over https the service must speak
+    /// TLS 1.3 and have a certificate that this machine trusts (SSL_CERT_FILE names others). Redirects are not followed.
+    #[command(after_help = "Examples:\n  \
+        sesemi endorsements --pccs https://api.trustedservices.intel.com \\\n    \
+        --tee tdx --fmspc 00906ED50000 --out endorsements.json\n  \
+        sesemi endorsements --pccs http://127.0.0.1:8081 --evidence quote.bin --out endorsements.json\n  \
+        sesemi endorsements --amd milan --evidence report.bin --out endorsements.json --add")]
+    Endorsements(EndorsementsArgs),
+    /// Say what this machine offers: which TEE, as host or guest, and which measures of the operating system.
+    ///
+    /// It looks, and changes nothing. It ends with 0 whatever it finds; read what it says.
+    #[command(after_help = "Examples:\n  sesemi doctor\n  sesemi doctor --json | jq .protects")]
+    Doctor(DoctorArgs),
 }
 
 /// Arguments of `demo`.
@@ -259,14 +281,47 @@ pub struct StatusArgs {
     pub json: bool,
 }
 
-/// Arguments of `measure`.
+/// Arguments of `measure`: one source of measurements.
 #[derive(Debug, Args)]
+#[command(group(ArgGroup::new("source").required(true).args(["binary", "sgx_sigstruct", "reference"])))]
 pub struct MeasureArgs {
-    /// The binary.
-    pub binary: PathBuf,
-    /// Root certificate (DER) of the simulated platform.
-    #[arg(long, env = "SESEMI_SIMULATED_ROOT", value_name = "FILE")]
-    pub simulated_root: PathBuf,
+    /// A trusted program, as the simulated TEE will measure it.
+    pub binary: Option<PathBuf>,
+    /// What gramine-sgx-sign wrote: NAME.sig, or NAME.manifest.sgx with NAME.sig beside it.
+    #[arg(long, value_name = "FILE")]
+    pub sgx_sigstruct: Option<PathBuf>,
+    /// Reference values of TDX, SEV-SNP or SGX in TOML; docs/guides/attestation.md describes them.
+    #[arg(long, value_name = "FILE")]
+    pub reference: Option<PathBuf>,
+    /// Which TEE the simulator plays.
+    #[arg(long, value_enum, default_value = "sgx", conflicts_with_all = ["sgx_sigstruct", "reference"])]
+    pub tee: Simulated,
+    /// Root certificate (DER) of the simulated platform [default: SESEMI_SIMULATED_ROOT, or the one in the stack's file].
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["sgx_sigstruct", "reference"])]
+    pub simulated_root: Option<PathBuf>,
+    /// The stack.toml that `sesemi up` wrote; only its simulated root is used, and only for a binary.
+    #[arg(long, env = "SESEMI_STACK", value_name = "FILE")]
+    pub stack: Option<PathBuf>,
+    /// Folder of simtee [default: that of this binary].
+    #[arg(long, env = "SESEMI_BIN_DIR", value_name = "DIR")]
+    pub bin_dir: Option<PathBuf>,
+    /// Print JSON.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// A TEE that the simulator plays.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Simulated {
+    /// An SGX enclave.
+    Sgx,
+    /// A TDX domain.
+    Tdx,
+}
+
+/// Arguments of `doctor`.
+#[derive(Debug, Args)]
+pub struct DoctorArgs {
     /// Folder of the binaries [default: that of this one].
     #[arg(long, env = "SESEMI_BIN_DIR", value_name = "DIR")]
     pub bin_dir: Option<PathBuf>,

@@ -11,14 +11,12 @@ use sesemi::{
 };
 
 use crate::args::{
-    GrantArgs, IdentityCommand, InferArgs, KeyArgs, MeasureArgs, ModelCommand, PushArgs,
-    StatusArgs, Who,
+    GrantArgs, IdentityCommand, InferArgs, KeyArgs, ModelCommand, PushArgs, StatusArgs, Who,
 };
 use crate::connection::keep_seen;
 use crate::demo::data::parse_csv;
 use crate::error::{CliError, During as _, file};
 use crate::manifest::manifest_of_onnx;
-use crate::{stack, up};
 
 /// Longest model file that is pushed, in bytes.
 const MAX_MODEL: u64 = 8 * 1024 * 1024 * 1024;
@@ -278,22 +276,5 @@ pub async fn status(args: StatusArgs) -> Result<(), CliError> {
         client.seen().sequence
     );
     print(args.json, &value, &people);
-    Ok(())
-}
-
-/// `sesemi measure`.
-///
-/// # Errors
-/// [`CliError::Stack`] if `simtee` cannot measure it.
-pub async fn measure(args: MeasureArgs) -> Result<(), CliError> {
-    let simtee = up::binaries(args.bin_dir)?.join("simtee");
-    let (identity, digest) = stack::measure(&simtee, &args.binary, &args.simulated_root).await?;
-    let value = serde_json::json!({
-        "code": digest.to_string(),
-        "tee": identity.tee.as_str(),
-        "simulated": true,
-        "trust_domain": identity.trust_domain.to_string(),
-    });
-    print(args.json, &value, &digest.to_string());
     Ok(())
 }

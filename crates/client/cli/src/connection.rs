@@ -9,7 +9,7 @@ use clap::Args;
 use serde::Deserialize;
 use sesemi::{Client, CodeIdentityDigest, Identity, ServiceId, Trust};
 use sesemi_process::settings::{SettingsError, read_file};
-use sesemi_process::trust::TrustSettings;
+use sesemi_process::trust::{TrustError, TrustSettings};
 
 use crate::error::{CliError, During as _, file};
 
@@ -52,6 +52,17 @@ struct ConnectionSettings {
     simulated_root: Option<PathBuf>,
     #[arg(skip)]
     endorsements: Option<PathBuf>,
+    #[arg(skip)]
+    policy: Option<PathBuf>,
+}
+
+/// The root certificate of the simulated platform that a `stack.toml` names; without a file, none.
+///
+/// # Errors
+/// [`SettingsError`], with the line at fault.
+pub fn simulated_root(stack: Option<&Path>) -> Result<Option<PathBuf>, SettingsError> {
+    let settings: ConnectionSettings = read_file(stack)?;
+    Ok(settings.simulated_root)
 }
 
 /// A resolved connection.
@@ -72,6 +83,7 @@ impl ConnectionArgs {
         let trust = self.trust.or(TrustSettings {
             simulated_root: from_file.simulated_root,
             endorsements: from_file.endorsements,
+            policy: from_file.policy,
         });
         Ok(Connection {
             trust,
@@ -101,7 +113,12 @@ impl Connection {
         };
         Ok(Trust {
             verifier: self.trust.verifier()?,
-            keyservice_code: parse(code, "keyservice-code")?,
+            policy: self.trust.policy_for([parse(code, "keyservice-code")?])?,
+            service_policy: self
+                .trust
+                .service_policy()?
+                .digest()
+                .map_err(TrustError::from)?,
             service,
         })
     }

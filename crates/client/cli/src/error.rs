@@ -6,6 +6,8 @@ use sesemi::IdentityFileError;
 use sesemi_process::settings::SettingsError;
 use sesemi_process::trust::TrustError;
 
+use crate::endorsements::EndorsementsError;
+use crate::measure::MeasureError;
 use crate::stack::StackError;
 
 /// Why a command failed.
@@ -39,6 +41,12 @@ pub enum CliError {
         /// Why.
         source: std::io::Error,
     },
+    /// There is no code identity to print.
+    #[error(transparent)]
+    Measure(#[from] MeasureError),
+    /// No endorsements were written.
+    #[error(transparent)]
+    Endorsements(#[from] EndorsementsError),
     /// An input is not what it should be.
     #[error("{0}")]
     Input(String),

@@ -1,5 +1,6 @@
-//! The `sesemi` command as a library, so that tests can use its parts: the local [`stack`], the [`demo`], and the
-//! [`commands`] of owners and users.
+//! The `sesemi` command as a library, so that tests can use its parts: the local [`stack`], the [`demo`], the
+//! [`commands`] of owners and users, code identities offline ([`measure`]), what TEE makers publish ([`endorsements`]), and what this
+//! machine offers ([`doctor`]).
 
 #![forbid(unsafe_code)]
 #![allow(
@@ -11,7 +12,11 @@ pub mod args;
 pub mod commands;
 pub mod connection;
 pub mod demo;
+pub mod doctor;
+pub mod endorsements;
 pub mod error;
+mod files;
 pub mod manifest;
+pub mod measure;
 pub mod stack;
 pub mod up;

@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use clap::Parser as _;
 use sesemi_cli::args::{Cli, Command};
 use sesemi_cli::error::CliError;
-use sesemi_cli::{commands, demo, up};
+use sesemi_cli::{commands, demo, doctor, endorsements, measure, up};
 use sesemi_process::lifecycle::exit_code;
 
 fn main() -> ExitCode {
@@ -30,6 +30,8 @@ async fn run(command: Command) -> Result<(), CliError> {
         Command::Key(args) => commands::key(args).await,
         Command::Infer(args) => commands::infer(args).await,
         Command::Status(args) => commands::status(args).await,
-        Command::Measure(args) => commands::measure(args).await,
+        Command::Measure(args) => measure::run(args).await,
+        Command::Endorsements(args) => endorsements::run(args).await,
+        Command::Doctor(args) => doctor::run(&args),
     }
 }

@@ -16,6 +16,7 @@ mod support;
 
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::os::unix::fs::{FileExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
@@ -298,6 +299,12 @@ async fn no_plaintext_key_or_tensor_name_is_in_anything_that_the_host_had() {
     ]
     .map(|url| (url.clone(), get(&url)));
     let processes = process_facts(&stack);
+    trusted_processes_gave_up_their_rights(&stack);
+    // What a connection received last stays in its buffer for as long as it is open.
+    drop((owner, user));
+    let keys = [&model_key, &request_key].map(|key| needle("a key", *key.expose()));
+    let known = needle("the owner's id", model.model.owner.0);
+    no_key_is_in_reach_in_the_memory_of_keyservice(&stack, &keys, known).await;
     stack.stop().await.unwrap();
 
     let mut haystack = Haystack::folder(&folder.path().join("state"));
@@ -410,4 +417,92 @@ fn get(url: &str) -> Vec<u8> {
     tcp.read_to_end(&mut answer).unwrap();
     assert!(answer.starts_with(b"HTTP/1.1 200"), "{url}");
     answer
+}
+
+/// The folder in /proc of each process in the simulated TEE, and whether it is KeyService.
+fn trusted_processes(stack: &Stack) -> Vec<(PathBuf, bool)> {
+    let state = stack.logs().parent().unwrap().display().to_string();
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir("/proc").unwrap().flatten() {
+        let line = std::fs::read(entry.path().join("cmdline")).unwrap_or_default();
+        let program = line.split(|byte| *byte == 0).next().unwrap_or_default();
+        let ours = contains(&line, state.as_bytes());
+        if ours && program.ends_with(b"sesemi-keyservice") {
+            found.push((entry.path(), true));
+        }
+        if ours && program.ends_with(b"sesemi-semirt") {
+            found.push((entry.path(), false));
+        }
+    }
+    assert!(found.len() >= 2, "KeyService and an instance: {found:?}");
+    found
+}
+
+fn trusted_processes_gave_up_their_rights(stack: &Stack) {
+    for (process, _) in trusted_processes(stack) {
+        let status = std::fs::read_to_string(process.join("status")).unwrap();
+        assert!(status.contains("NoNewPrivs:\t1\n"), "{status}");
+        assert!(status.contains("Seccomp:\t2\n"), "{status}");
+        let limits = std::fs::read_to_string(process.join("limits")).unwrap();
+        let core = limits.lines().find(|line| line.starts_with("Max core"));
+        let words: Vec<_> = core.unwrap().split_whitespace().collect();
+        assert_eq!(words[4..6], ["0", "0"], "{limits}");
+        // The kernel gives what /proc says of a process that is not dumpable to root.
+        let owner = std::fs::metadata(process.join("environ")).unwrap().uid();
+        assert_eq!(owner, 0, "{}", process.display());
+    }
+}
+
+/// Reads all that root can read of KeyService's memory. Who is not root is refused, which is asserted instead.
+/// `known` is in the same records as the keys, and no secret: where it is found, keys would be.
+async fn no_key_is_in_reach_in_the_memory_of_keyservice(
+    stack: &Stack,
+    keys: &[Needle],
+    known: Needle,
+) {
+    let processes = trusted_processes(stack);
+    let keyservice = processes.iter().find(|(_, keyservice)| *keyservice);
+    let (process, _) = keyservice.unwrap();
+    if std::fs::File::open(process.join("mem")).is_err() {
+        assert_ne!(std::fs::metadata("/proc/self").unwrap().uid(), 0);
+        println!("skipped: only root can look into KeyService's memory");
+        return;
+    }
+    // KeyService notices in its own time that the connections have ended.
+    let mut found = Vec::new();
+    for _ in 0..50 {
+        let (memory, hidden) = memory(process);
+        assert!(!memory.search(std::slice::from_ref(&known)).is_empty());
+        if hidden == 0 {
+            println!("skipped: this kernel hides no memory, so keys are in reach of root");
+            return;
+        }
+        found = memory.search(keys);
+        if found.is_empty() {
+            return;
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(200)).await;
+    }
+    panic!("{found:?}");
+}
+
+/// All writable memory of a process that can be read, and how many mappings are hidden, none of which can be.
+fn memory(process: &Path) -> (Haystack, usize) {
+    let maps = std::fs::read_to_string(process.join("maps")).unwrap();
+    let memory = std::fs::File::open(process.join("mem")).unwrap();
+    let (mut found, mut hidden) = (Vec::new(), 0);
+    for line in maps.lines().filter(|line| line.contains(" rw")) {
+        let (range, _) = line.split_once(' ').unwrap();
+        let (start, end) = range.split_once('-').unwrap();
+        let [start, end] = [start, end].map(|at| u64::from_str_radix(at, 16).unwrap());
+        let mut bytes = vec![0; usize::try_from(end - start).unwrap()];
+        let read = memory.read_exact_at(&mut bytes, start);
+        if line.contains("/secretmem") {
+            read.unwrap_err();
+            hidden += 1;
+        } else if read.is_ok() {
+            found.push((line.to_owned(), bytes));
+        }
+    }
+    (Haystack(found), hidden)
 }

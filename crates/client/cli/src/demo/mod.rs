@@ -18,7 +18,7 @@ use sesemi::{
     Client, CodeIdentityDigest, Error, Identity, Inference, ModelRef, ObjectStore,
     Path as ServedBy, RefusalCode, Tensor, Trust,
 };
-use sesemi_process::trust::TrustSettings;
+use sesemi_process::trust::{TrustError, TrustSettings};
 
 pub use report::{DemoReport, HostSaw, Parties, Refused};
 
@@ -87,7 +87,7 @@ pub async fn run(args: DemoArgs) -> Result<(), CliError> {
 }
 
 /// A spinner on a terminal; nothing elsewhere.
-fn progress_bar() -> ProgressBar {
+pub(crate) fn progress_bar() -> ProgressBar {
     let bar = ProgressBar::new_spinner();
     bar.enable_steady_tick(Duration::from_millis(100));
     bar
@@ -201,13 +201,19 @@ pub fn trust(facts: &Facts) -> Result<Trust, CliError> {
     let settings = TrustSettings {
         simulated_root: Some(facts.simulated_root.clone()),
         endorsements: Some(facts.endorsements.clone()),
+        policy: None,
     };
+    let code = facts
+        .keyservice_code
+        .parse()
+        .during("read the code identity")?;
     Ok(Trust {
         verifier: settings.verifier()?,
-        keyservice_code: facts
-            .keyservice_code
-            .parse()
-            .during("read the code identity")?,
+        policy: settings.policy_for([code])?,
+        service_policy: settings
+            .service_policy()?
+            .digest()
+            .map_err(TrustError::from)?,
         service: Some(facts.keyservice_id.parse().during("read the service id")?),
     })
 }

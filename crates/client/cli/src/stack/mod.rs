@@ -9,7 +9,9 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
-use sesemi::{CodeIdentity, CodeIdentityDigest, ServiceId, SgxMeasurement};
+use sesemi::measure::Measurement;
+use sesemi::measure::simulated::{self, SimulatedKind};
+use sesemi::{CodeIdentity, CodeIdentityDigest, TrustAnchor};
 use tokio::process::Command;
 
 pub use child::{Child, StackError};
@@ -121,17 +123,25 @@ impl Layout<'_> {
     }
 }
 
-/// What `simtee measure --json` says.
-#[derive(Deserialize)]
-struct Measured {
-    mr_enclave: String,
-    mr_signer: String,
-    isv_prod_id: u16,
-    isv_svn: u16,
-    config_id: String,
+/// What the simulated TEE will measure of a binary, without starting it.
+///
+/// # Errors
+/// [`StackError`] if `simtee` cannot be used or refuses the binary.
+pub async fn measurement(
+    simtee: &Path,
+    binary: &Path,
+    kind: SimulatedKind,
+) -> Result<Measurement, StackError> {
+    let mut command = Command::new(simtee);
+    command.arg("measure").arg(binary).arg("--json");
+    if kind == SimulatedKind::Tdx {
+        command.args(["--tee", "tdx"]);
+    }
+    let output = child::output(&mut command).await?;
+    simulated::from_json(kind, &output).map_err(|_| StackError::Answer("simtee measure"))
 }
 
-/// The code identity of a binary on the simulated platform with this root certificate, without starting it.
+/// The code identity of a binary as an enclave on the simulated platform with this root certificate, without starting it.
 ///
 /// # Errors
 /// [`StackError`] if `simtee` or the root cannot be used.
@@ -140,46 +150,22 @@ pub async fn measure(
     binary: &Path,
     root: &Path,
 ) -> Result<(CodeIdentity, CodeIdentityDigest), StackError> {
-    let output = child::output(
-        Command::new(simtee)
-            .arg("measure")
-            .arg(binary)
-            .arg("--json"),
-    )
-    .await?;
-    let measured: Measured =
-        serde_json::from_slice(&output).map_err(|_| StackError::Answer("simtee measure"))?;
+    let measured = measurement(simtee, binary, SimulatedKind::Sgx).await?;
     let wrong = |_| StackError::Answer("simtee measure");
-    let mut config_id = [0; 64];
-    hex_into(&measured.config_id, &mut config_id)?;
-    let digest = |text: &str| text.parse::<ServiceId>().map(|id| id.0).map_err(wrong);
-    let measurement = SgxMeasurement {
-        mr_enclave: digest(&measured.mr_enclave)?,
-        mr_signer: digest(&measured.mr_signer)?,
-        isv_prod_id: measured.isv_prod_id,
-        isv_svn: measured.isv_svn,
-        config_id,
-    };
-    let root = std::fs::read(root).map_err(|e| StackError::File(root.to_owned(), e))?;
-    let anchor =
-        sesemi::TrustAnchor::simulated(root).map_err(|_| StackError::Answer("simtee init"))?;
-    let identity = CodeIdentity::sgx(anchor.domain(), &measurement);
+    let identity = measured.identity(&anchor(root)?).map_err(wrong)?;
     let digest = identity
         .digest()
         .map_err(|_| StackError::Answer("simtee measure"))?;
     Ok((identity, digest))
 }
 
-fn hex_into(text: &str, out: &mut [u8]) -> Result<(), StackError> {
-    let wrong = || StackError::Answer("simtee measure");
-    if text.len() != out.len() * 2 || !text.is_ascii() {
-        return Err(wrong());
-    }
-    for (byte, at) in out.iter_mut().zip((0..text.len()).step_by(2)) {
-        let pair = text.get(at..at + 2).ok_or_else(wrong)?;
-        *byte = u8::from_str_radix(pair, 16).map_err(|_| wrong())?;
-    }
-    Ok(())
+/// The trust anchor of the simulated platform with this root certificate.
+///
+/// # Errors
+/// [`StackError`] if the file is no certificate.
+pub fn anchor(root: &Path) -> Result<TrustAnchor, StackError> {
+    let der = std::fs::read(root).map_err(|e| StackError::File(root.to_owned(), e))?;
+    TrustAnchor::simulated(der).map_err(|_| StackError::Answer("simtee init"))
 }
 
 impl Stack {
