@@ -1,5 +1,7 @@
 //! `cargo xtask bench`: runs what is to be measured and writes a [`Measurement`].
 
+pub(crate) mod attest;
+
 use std::path::Path;
 use std::process::Stdio;
 use std::{fs, io, process};
@@ -28,6 +30,7 @@ pub(crate) fn demo(json: &Path, runs: u32) -> Outcome<()> {
         machine,
         commit,
         tee: tee_of(&results)?,
+        threads: None,
         command: format!("cargo xtask bench demo --json FILE --runs {runs}"),
         figures: TIMES
             .into_iter()

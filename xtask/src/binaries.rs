@@ -27,6 +27,9 @@ pub(crate) const BINARIES: [Binary; 5] = [
     binary("sesemi-cli", "sesemi", false),
 ];
 
+/// The program that measures. It is a tool: not built with the others, not part of the product.
+pub(crate) const BENCH: Binary = binary("sesemi-bench", "sesemi-bench", false);
+
 /// The program that people run.
 pub(crate) const SESEMI: &str = "sesemi";
 

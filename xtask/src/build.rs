@@ -66,6 +66,16 @@ pub(crate) fn build() -> Outcome<Built> {
     Ok(built)
 }
 
+/// Builds a tool of developers the way the product is built, so that what it measures is the product's code.
+pub(crate) fn build_tool(tool: &Binary) -> Outcome<PathBuf> {
+    let workspace = Workspace::load()?;
+    supported(&workspace.host)?;
+    note_overridden_flags();
+    let name = format!("cargo's build of {}", tool.name);
+    workspace::run(&name, &mut cargo_build(&workspace.host, &[tool]))?;
+    Ok(workspace.release_folder().join(tool.name))
+}
+
 fn supported(host: &str) -> Outcome<()> {
     if host.split('-').any(|part| part == "linux") {
         return Ok(());

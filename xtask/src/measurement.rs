@@ -19,6 +19,8 @@ pub(crate) struct Measurement {
     pub(crate) commit: String,
     /// Which TEE it ran in. A simulated one is called so.
     pub(crate) tee: String,
+    /// How many threads, on as many cores, shared the work, where that was fixed; none if every program took what it wanted.
+    pub(crate) threads: Option<u32>,
     /// How to repeat it.
     pub(crate) command: String,
     /// What was found.
@@ -59,6 +61,15 @@ impl Figure {
             samples: sorted.len(),
             spread: largest - smallest,
         })
+    }
+
+    /// The same figure, which should be `aim` at most.
+    pub(crate) fn with_aim_at_most(self, aim: f64) -> Self {
+        Self {
+            aim: Some(aim),
+            met: Some(self.value <= aim),
+            ..self
+        }
     }
 }
 
@@ -115,6 +126,7 @@ mod tests {
             machine: "Some CPU, 2 cores".into(),
             commit: "0123456789ab-dirty".into(),
             tee: "simulated".into(),
+            threads: None,
             command: "cargo xtask bench demo --runs 3".into(),
             figures: vec![Figure::of("demo.cold_ms", "ms", &[30.5, 10.0, 20.25]).unwrap()],
         };
@@ -122,6 +134,7 @@ mod tests {
   "machine": "Some CPU, 2 cores",
   "commit": "0123456789ab-dirty",
   "tee": "simulated",
+  "threads": null,
   "command": "cargo xtask bench demo --runs 3",
   "figures": [
     {
@@ -148,6 +161,15 @@ mod tests {
         assert_eq!(value(&[9.0, 1.0]), Some(5.0));
         assert_eq!(value(&[9.0, 1.0, 2.0, 4.0]), Some(3.0));
         assert_eq!(value(&[]), None);
+    }
+
+    #[test]
+    fn an_aim_is_met_up_to_and_including_itself() {
+        let met = |value| {
+            let figure = Figure::of("x", "ms", &[value]).unwrap();
+            figure.with_aim_at_most(3.0).met
+        };
+        assert_eq!((met(3.0), met(3.1)), (Some(true), Some(false)));
     }
 
     #[test]

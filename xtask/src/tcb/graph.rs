@@ -172,8 +172,8 @@ pub(crate) mod tests {
     }
 
     pub(crate) fn place(graph: &mut Graph, name: &str) -> Index {
-        let folder =
-            (name.contains('/') || name == "testkit" || name == "xtask").then(|| name.to_owned());
+        let folder = (name.contains('/') || ["testkit", "bench", "xtask"].contains(&name))
+            .then(|| name.to_owned());
         let name = name
             .rsplit_once('/')
             .map_or(name.to_owned(), |(_, last)| format!("sesemi-{last}"));

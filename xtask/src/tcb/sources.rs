@@ -1,4 +1,5 @@
-//! What the sources of every trusted crate must say: no unsafe code, and the lints of the workspace.
+//! What the sources of every trusted crate must say: no unsafe code, and the lints of the workspace. One crate has unsafe
+//! code, in functions that are marked one by one.
 
 use std::fs;
 
@@ -9,6 +10,10 @@ use super::rules::Violation;
 use crate::Outcome;
 
 const NO_UNSAFE: &str = "#![forbid(unsafe_code)]";
+/// What the one crate says whose functions may ask for an exception.
+const MARKED_UNSAFE: &str = "#![deny(unsafe_code)]";
+/// The one crate that calls the operating system where no library does so safely.
+const WITH_UNSAFE: &str = "sesemi-hardening";
 
 /// Everything else is a library or a program, of whatever type.
 const NOT_SHIPPED: [TargetKind; 4] = [
@@ -29,10 +34,14 @@ pub(crate) fn check(package: &Package, workspace_root: &Utf8Path) -> Outcome<Vec
     let is_shipped =
         |target: &&Target| !NOT_SHIPPED.iter().any(|kind| target.is_kind(kind.clone()));
     let roots = package.targets.iter().filter(is_shipped);
+    let rule = match package.name.as_str() {
+        WITH_UNSAFE => MARKED_UNSAFE,
+        _ => NO_UNSAFE,
+    };
     for root in roots.map(|target| &target.src_path) {
-        if !forbids_unsafe(&read(root)?) {
+        if !says(&read(root)?, rule) {
             violations.push(Violation(format!(
-                "{}: {} does not say {NO_UNSAFE}",
+                "{}: {} does not say {rule}",
                 package.name,
                 shown(root)
             )));
@@ -52,8 +61,8 @@ fn read(path: &Utf8Path) -> Outcome<String> {
     fs::read_to_string(path).map_err(|error| format!("cannot read {path}: {error}"))
 }
 
-fn forbids_unsafe(root: &str) -> bool {
-    root.lines().any(|line| line.trim_end() == NO_UNSAFE)
+fn says(root: &str, rule: &str) -> bool {
+    root.lines().any(|line| line.trim_end() == rule)
 }
 
 fn takes_workspace_lints(manifest: &str) -> bool {
@@ -72,6 +81,7 @@ mod tests {
 
     #[test]
     fn unsafe_code_is_forbidden_by_the_attribute_and_not_by_a_comment_or_a_condition() {
+        let forbids_unsafe = |root| says(root, NO_UNSAFE);
         assert!(forbids_unsafe("//! About.\n\n#![forbid(unsafe_code)]\n"));
         assert!(!forbids_unsafe("//! About.\n// #![forbid(unsafe_code)]\n"));
         assert!(!forbids_unsafe("#![cfg_attr(test, forbid(unsafe_code))]\n"));

@@ -1,0 +1,74 @@
+//! `sesemi-bench`: measures inside one process what SeSeMI's parts cost, and prints every sample as JSON.
+//!
+//! It is what `cargo xtask bench` builds and runs; people call that, which adds machine and commit and makes figures of
+//! the samples. Samples come out raw because a median can be taken of samples, but not the other way round.
+//!
+//! Everything runs on one core and in a runtime of one thread: both sides of a connection take turns, so that a figure is
+//! the work of the two and nothing is hidden in another core. (The channel has its TEE asked on a second thread, and waits
+//! for it.) The wall clock says what a caller waits on an idle core; CPU time says the same on a busy machine.
+
+#![forbid(unsafe_code)]
+#![allow(clippy::arithmetic_side_effects)]
+
+mod attest;
+mod error;
+mod stopwatch;
+
+use std::io::Write as _;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use clap::{Parser, Subcommand};
+use rustix::thread::{CpuSet, sched_getcpu, sched_setaffinity};
+
+use crate::error::BenchError;
+
+/// Measures what SeSeMI's parts cost. `cargo xtask bench` runs it.
+#[derive(Parser)]
+#[command(name = "sesemi-bench")]
+struct Cli {
+    #[command(subcommand)]
+    what: What,
+}
+
+#[derive(Subcommand)]
+enum What {
+    /// What attestation costs: its pieces, whole channels, and key releases.
+    Attest {
+        /// How often each is measured, one round after the other.
+        #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+        runs: u32,
+        /// No new round begins after so many seconds; one is always measured.
+        #[arg(long, value_name = "SECONDS")]
+        limit: u64,
+    },
+}
+
+fn main() -> ExitCode {
+    let What::Attest { runs, limit } = Cli::parse().what;
+    match attest(runs, Duration::from_secs(limit)) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {}", error::in_one_line(&error));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn attest(runs: u32, limit: Duration) -> Result<(), BenchError> {
+    stay_on_this_core()?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    let report = runtime.block_on(attest::run(runs, limit))?;
+    let json = serde_json::to_string(&report).map_err(std::io::Error::other)?;
+    writeln!(std::io::stdout(), "{json}")?;
+    Ok(())
+}
+
+/// Threads that are started later stay on it too.
+fn stay_on_this_core() -> std::io::Result<()> {
+    let mut this = CpuSet::new();
+    this.set(sched_getcpu());
+    Ok(sched_setaffinity(None, &this)?)
+}
