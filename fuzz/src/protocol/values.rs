@@ -1,0 +1,127 @@
+//! Ids as people write them, descriptions of tensors, and lengths.
+
+use core::fmt::{Debug, Display};
+use core::str::FromStr;
+
+use sesemi_protocol::package::{Dimension, TensorSpec};
+use sesemi_protocol::padding::{MIN_BUCKET, padded_length};
+use sesemi_protocol::tensor::{self, DataType, TensorView};
+use sesemi_protocol::{
+    CodeIdentityDigest, Digest, ModelName, ModelRef, PrincipalId, RequestId, ServiceId,
+};
+
+use crate::input::Input;
+use crate::samples;
+
+/// Reads the bytes as each kind of id. What is accepted is written the same way again.
+pub fn ids(bytes: &[u8]) {
+    let Ok(text) = core::str::from_utf8(bytes) else {
+        return;
+    };
+    one_spelling::<PrincipalId>(text);
+    one_spelling::<ServiceId>(text);
+    one_spelling::<CodeIdentityDigest>(text);
+    one_spelling::<Digest>(text);
+    one_spelling::<RequestId>(text);
+    one_spelling::<ModelName>(text);
+    one_spelling::<ModelRef>(text);
+}
+
+fn one_spelling<T: FromStr<Err: Debug + Display> + Display>(text: &str) {
+    match text.parse::<T>() {
+        Ok(value) => assert_eq!(value.to_string(), text),
+        Err(error) => assert!(error.to_string().len() < 1024, "an error repeats its input"),
+    }
+}
+
+/// A length is never padded to less, and a bucket is its own bucket.
+pub fn padding(bytes: &[u8]) {
+    let mut input = Input::new(bytes);
+    let [a, b] = [(); 2].map(|()| usize::from_le_bytes(input.array()));
+    let padded = |length| {
+        let padded = padded_length(length)?;
+        assert!(padded >= length.max(MIN_BUCKET));
+        assert_eq!(padded_length(padded), Some(padded));
+        assert!(length <= MIN_BUCKET || padded - length <= length / 8);
+        Some(padded)
+    };
+    if let (Some(small), Some(large)) = (padded(a.min(b)), padded(a.max(b))) {
+        assert!(small <= large);
+    }
+}
+
+/// Every type of the protocol, by its number.
+pub(crate) const DATA_TYPES: [DataType; 13] = [
+    DataType::Bool,
+    DataType::Uint8,
+    DataType::Uint16,
+    DataType::Uint32,
+    DataType::Uint64,
+    DataType::Int8,
+    DataType::Int16,
+    DataType::Int32,
+    DataType::Int64,
+    DataType::Fp16,
+    DataType::Fp32,
+    DataType::Fp64,
+    DataType::Bf16,
+];
+
+/// Checks a description of a tensor. What is accepted is as large as it says.
+pub fn tensor_description(bytes: &[u8]) {
+    let mut input = Input::new(bytes);
+    let data_type = DATA_TYPES[usize::from(input.byte()) % DATA_TYPES.len()];
+    let name = input.text();
+    let rank = usize::from(input.byte() % 12);
+    let shape: Vec<u64> = (0..rank).map(|_| input.number()).collect();
+    let length = input.number();
+    if tensor::check(&name, data_type, &shape, length).is_ok() {
+        let elements: u128 = shape.iter().map(|extent| u128::from(*extent)).product();
+        assert_eq!(elements * data_type.size() as u128, u128::from(length));
+    }
+    let data = input.rest();
+    let view = TensorView {
+        name: &name,
+        data_type,
+        shape: &shape,
+        data,
+    };
+    let described = tensor::check(&name, data_type, &shape, data.len() as u64);
+    assert_eq!(view.check(), described);
+    let spec = |dimension: fn(u64) -> Dimension| TensorSpec {
+        name: name.clone(),
+        data_type,
+        shape: shape.iter().copied().map(dimension).collect(),
+    };
+    for spec in [spec(Dimension::Fixed), spec(|_| Dimension::Dynamic)] {
+        assert!(spec.fits(data_type, &shape));
+        assert!(spec.describe().starts_with(data_type.as_str()));
+    }
+}
+
+pub(crate) fn id_seeds() -> Vec<Vec<u8>> {
+    samples::vectors(samples::IDS, &["text"])
+}
+
+pub(crate) fn padding_seeds() -> Vec<Vec<u8>> {
+    let lengths = [0, 512, 513, 4097, 1 << 20, 1 << 26, usize::MAX];
+    let seed = |length: &usize| [length.to_le_bytes(), (length / 2).to_le_bytes()].concat();
+    lengths.iter().map(seed).collect()
+}
+
+pub(crate) fn tensor_seeds() -> Vec<Vec<u8>> {
+    let seed = |data_type: u8, shape: &[u64], length: u64| {
+        let mut bytes = vec![data_type, 1, b'x', shape.len() as u8];
+        bytes.extend(shape.iter().flat_map(|extent| extent.to_le_bytes()));
+        bytes.extend(length.to_le_bytes());
+        bytes.resize(bytes.len() + length as usize, 0);
+        bytes
+    };
+    vec![
+        seed(10, &[1, 30], 120),
+        seed(0, &[], 1),
+        seed(8, &[0, u64::MAX], 0),
+        seed(11, &[1; 8], 8),
+        seed(2, &[1 << 62, 8], 0),
+    ]
+}
