@@ -640,11 +640,31 @@ def refuse_message(case, _):
 
 def check_code_identity(case):
     field = lambda name: unhex(case[name])
-    encoded = encode({
-        1: 1, 2: field("trust_domain"), 3: [field("mr_enclave")], 4: field("mr_signer"), 5: case["isv_prod_id"],
-        6: case["isv_svn"], 7: field("config_id"), 8: False,
-    })
+    joined = lambda *names: b"".join(map(field, names))
+    little = lambda name, length: case[name].to_bytes(length, "little")
+    fields = {
+        "sgx": lambda: {
+            1: 1, 3: [field("mr_enclave")], 4: field("mr_signer"), 5: case["isv_prod_id"], 6: case["isv_svn"],
+            7: field("config_id"),
+        },
+        "tdx": lambda: {
+            1: 2, 3: [field("mr_td"), *map(unhex, case["rt_mr"])], 4: field("mr_owner"), 5: 0, 6: 0,
+            7: joined("mr_config_id", "mr_owner_config", "td_attributes", "xfam"),
+        },
+        "snp": lambda: {
+            1: 3, 3: [field("measurement")], 4: joined("id_key_digest", "author_key_digest"), 5: 0,
+            6: case["guest_svn"], 7: joined("host_data", "family_id", "image_id") + little("policy", 8),
+        },
+    }
+    lengths = {"sgx": (32, 64), "tdx": (48, 112), "snp": (96, 72)}
+    identity = {**fields[case["tee"]](), 2: field("trust_domain"), 8: False}
+    expect((len(identity[4]), len(identity[7])) == lengths[case["tee"]], "a field has another length")
+    encoded = encode(identity)
     compare(case, {"cbor": encoded, "digest": sha256(encoded)})
+
+
+# The digest of the strictest policy, which KeyService has unless it is given another: spec/policy.md.
+STRICTEST = ["sesemi/v1/policy", None, None, [[], 0, [], 0, False, False, False], []]
 
 
 def check_binding(case):
@@ -654,11 +674,12 @@ def check_binding(case):
 
     def facts(label, role, nonce):
         keys = [field("exporter"), field("client_key"), field("server_key")]
-        return encode([label, role, *keys, nonce, sha256(public)])
+        return encode([label, role, *keys, nonce, sha256(public), field("policy")])
 
     report = lambda role, nonce: hashlib.sha512(facts("sesemi/v1/evidence", role, nonce)).digest()
     statement = facts("sesemi/v1/service", "server", field("client_nonce"))
     compare(case, {
+        "policy": sha256(encode(STRICTEST)),
         "service_id": sha256(public),
         "service_key": public,
         "server_report_data": report("server", field("client_nonce")),
