@@ -235,14 +235,8 @@ impl<'de> Deserialize<'de> for Machines {
 }
 
 fn platform_id(text: &str) -> Option<Vec<u8>> {
-    let digits: Option<Vec<u8>> = text
-        .chars()
-        .map(|c| c.to_digit(16).and_then(|digit| u8::try_from(digit).ok()))
-        .collect();
-    let digits = digits?;
-    let (pairs, rest) = digits.as_chunks::<2>();
-    let bytes: Vec<u8> = pairs.iter().map(|[high, low]| (high << 4) | low).collect();
-    (rest.is_empty() && [PPID, CHIP_ID].contains(&bytes.len())).then_some(bytes)
+    let id = hex::decode(text).ok()?;
+    [PPID, CHIP_ID].contains(&id.len()).then_some(id)
 }
 
 #[cfg(test)]

@@ -230,7 +230,7 @@ impl AppraisalPolicy {
             Platforms::Any => Ok(()),
             Platforms::Listed(listed) if listed.contains(id) => Ok(()),
             Platforms::Listed(_) => Err(AppraisalError::PlatformNotListed {
-                found: id.iter().map(|byte| format!("{byte:02x}")).collect(),
+                found: hex::encode(id),
             }),
         }
     }
@@ -263,7 +263,7 @@ impl DcapRequirements {
         }
         self.features(claims)?;
         // The library's own strict policy last: what it may come to know beyond the above.
-        self.library(now)
+        self.of_the_crate(now)
             .validate(claims)
             .map_err(|e| AppraisalError::Other(format!("{e:#}")))
     }
@@ -293,7 +293,7 @@ impl DcapRequirements {
             .map_or(Ok(()), |(_, _, name)| Err(AppraisalError::Feature(name)))
     }
 
-    fn library(&self, now: u64) -> QuotePolicy {
+    fn of_the_crate(&self, now: u64) -> QuotePolicy {
         let strict = QuotePolicy::strict(now)
             .min_tcb_eval_data_number(self.minimum_evaluation_number)
             .platform_grace_period(self.grace)

@@ -87,18 +87,9 @@ struct Hex(Vec<u8>);
 impl<'de> Deserialize<'de> for Hex {
     fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         let text = <&str>::deserialize(deserializer)?;
-        let wrong = || serde::de::Error::custom("expected bytes in hexadecimal");
-        let digits: Option<Vec<u8>> = text
-            .chars()
-            .map(|c| c.to_digit(16).and_then(|digit| u8::try_from(digit).ok()))
-            .collect();
-        let digits = digits.ok_or_else(wrong)?;
-        let (pairs, []) = digits.as_chunks::<2>() else {
-            return Err(wrong());
-        };
-        Ok(Self(
-            pairs.iter().map(|[high, low]| (high << 4) | low).collect(),
-        ))
+        hex::decode(text)
+            .map(Self)
+            .map_err(|_| serde::de::Error::custom("expected bytes in hexadecimal"))
     }
 }
 
@@ -230,7 +221,7 @@ impl Endorsements {
         match (of_kind.next(), of_kind.next()) {
             (only, None) => only,
             _ => {
-                let fmspc: String = fmspc()?.iter().map(|b| format!("{b:02x}")).collect();
+                let fmspc = hex::encode(fmspc()?);
                 self.dcap
                     .iter()
                     .find(|set| set.tee == tee && set.fmspc == fmspc)
