@@ -12,12 +12,13 @@ use rcgen::{CertificateParams, CustomExtension, KeyPair, PublicKeyData as _};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, ServerName};
 use rustls::sign::CertifiedKey;
 use sesemi_attest::channel::{Acceptor, Connector, ExpectedService, Peer};
+use sesemi_attest::code_identity::SgxMeasurement;
 use sesemi_attest::{
-    AppraisalPolicy, Attester, AttesterError, Clock, Endorsements, Evidence, EvidenceVerifier,
-    SealBinding, TeeKind, TrustAnchor,
+    AppraisalPolicy, Attester, AttesterError, Clock, CodeIdentity, Endorsements, Evidence,
+    EvidenceVerifier, SealBinding, TeeKind, TrustAnchor,
 };
 use sesemi_protocol::wire::Call;
-use sesemi_protocol::{Digest, SecretKey};
+use sesemi_protocol::{CodeIdentityDigest, Digest, SecretKey};
 use sesemi_simtee::{Machine, Measurement};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
@@ -153,9 +154,10 @@ impl Lab {
             EvidenceVerifier::new(anchor, Endorsements::from_json(&collateral).unwrap())
         };
         let policy = AppraisalPolicy::per_release;
+        let approved = code(&verifier());
         let connector = Connector::for_principal(
             verifier(),
-            policy(),
+            AppraisalPolicy::reference_values([approved]).unwrap(),
             policy().digest().unwrap(),
             Arc::new(Fixed),
             Arc::new(Fixed),
@@ -289,6 +291,20 @@ fn extension(evidence: &[u8], claims: &[u8]) -> Vec<u8> {
 
 /// A program on the simulated machine.
 struct Enclave(Arc<Machine>);
+
+/// The code identity of that enclave, which its clients take for KeyService's.
+fn code(verifier: &EvidenceVerifier) -> CodeIdentityDigest {
+    let measured = Measurement::of_elf(b"a program");
+    let measured = SgxMeasurement {
+        mr_enclave: measured.mr_enclave,
+        mr_signer: measured.mr_signer,
+        isv_prod_id: measured.isv_prod_id,
+        isv_svn: measured.isv_svn,
+        config_id: measured.config_id,
+    };
+    let identity = CodeIdentity::sgx(verifier.anchor().domain(), &measured);
+    identity.digest().unwrap()
+}
 
 impl Attester for Enclave {
     fn name(&self) -> &'static str {
