@@ -26,8 +26,8 @@ pub enum Fault {
         /// The status of the platform's level.
         status: PlatformStatus,
     },
-    /// Security advisories are open on the platform's level, whose status stays as it is. A strict policy says nothing
-    /// about advisories: they show in the claims, and whoever minds them has to look.
+    /// Security advisories are open on the platform's level, whose status stays as it is. A plain DCAP verifier, however
+    /// strict, accepts that: they show in the claims, and whoever minds them has to look. SeSeMI's policy minds them.
     Advisories {
         /// Their names, as `INTEL-SA-00334`.
         #[arg(required = true)]

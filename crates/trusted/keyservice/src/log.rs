@@ -314,8 +314,7 @@ fn extend(place: &[u8], plaintext: &[u8]) -> Digest {
 }
 
 /// What sealing says of an identity that does not open: the likeliest reason first.
-const IDENTITY: &str =
-    "the service's identity (is this the appraisal policy that the service was created with?)";
+const IDENTITY: &str = "this appraisal policy is not the one that the service was created with, or its identity cannot be unsealed";
 
 /// Reads the service's identity, or makes it at the first start: all tables exist, and are durable, before anything else.
 fn load_identity(

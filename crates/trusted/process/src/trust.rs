@@ -75,6 +75,11 @@ pub enum TrustError {
         /// Where and what.
         source: PolicyError,
     },
+    /// A service's policy that names code.
+    #[error(
+        "{0} names code, which KeyService's policy does not: owners and users approve it for each key; write code = \"per-release\""
+    )]
+    NamesCode(PathBuf),
     /// There is no endorsement in the folder.
     #[error("there is no *.json in the folder {0}")]
     NoEndorsements(PathBuf),
@@ -124,7 +129,11 @@ impl TrustSettings {
             path: path.clone(),
             source,
         };
-        AppraisalPolicy::from_toml(&String::from_utf8_lossy(&bytes)).map_err(policy)
+        let read = AppraisalPolicy::from_toml(&String::from_utf8_lossy(&bytes)).map_err(policy)?;
+        if read.names_code() {
+            return Err(TrustError::NamesCode(path.clone()));
+        }
+        Ok(read)
     }
 
     /// A policy that demands of the platform what the service's policy demands, and of the code to be one of these.

@@ -203,7 +203,7 @@ impl Connector {
             &Evidence::from_bytes(proof.evidence.into())?,
             &connection.report_data(Role::Server, &nonce),
         )?;
-        if self.filter.certificate(&certificate)?.code != claims.code {
+        if self.filter.certified_code(&certificate)? != claims.code {
             return Err(ChannelError::TwoIdentities);
         }
 

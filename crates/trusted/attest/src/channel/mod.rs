@@ -26,6 +26,9 @@ pub use credential::Credential;
 pub use server::Acceptor;
 pub use stream::Channel;
 
+use std::sync::Arc;
+
+use rustls::CertificateError;
 use sesemi_protocol::cbor::CborError;
 use sesemi_protocol::refusal::Refusal;
 use sesemi_protocol::{Digest, ServiceId};
@@ -41,9 +44,12 @@ const ALPN: &[u8] = b"sesemi-channel/1";
 /// Why there is no channel, or no longer.
 #[derive(Debug, thiserror::Error)]
 pub enum ChannelError {
-    /// The network or TLS failed; certificate filters report their reason here.
+    /// The network or TLS failed.
     #[error("the connection failed: {0}")]
-    Io(#[from] std::io::Error),
+    Io(std::io::Error),
+    /// The evidence in the other side's certificate was refused, which ended the TLS handshake.
+    #[error("certificate refused: {0}")]
+    Certificate(Arc<dyn core::error::Error + Send + Sync>),
     /// TLS could not be set up.
     #[error("TLS failed: {0}")]
     Tls(#[from] rustls::Error),
@@ -87,7 +93,7 @@ pub enum ChannelError {
     },
     /// It is a genuine KeyService, but its demands on enclaves are not those that were agreed.
     #[error(
-        "this KeyService appraises enclaves by the policy {found}, not by {expected}: give the policy file that it uses, if you approve it"
+        "this KeyService appraises enclaves by the policy {found}, not by {expected}: give the policy file that it uses, if you approve it, or none if it uses the default"
     )]
     OtherPolicy {
         /// Digest of the policy that was expected.
@@ -107,6 +113,21 @@ pub enum ChannelError {
     /// A task of this process ended early.
     #[error("an internal task ended early")]
     Task,
+}
+
+impl From<std::io::Error> for ChannelError {
+    /// The reason is in the sentence, so it is no cause to be told once more. One of ours comes back out of TLS's.
+    fn from(error: std::io::Error) -> Self {
+        let tls = error
+            .get_ref()
+            .and_then(|inner| inner.downcast_ref::<rustls::Error>());
+        match tls {
+            Some(rustls::Error::InvalidCertificate(CertificateError::Other(reason))) => {
+                Self::Certificate(reason.0.clone())
+            }
+            _ => Self::Io(error),
+        }
+    }
 }
 
 impl From<Rejected> for ChannelError {

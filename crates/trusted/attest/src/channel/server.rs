@@ -147,7 +147,7 @@ impl Acceptor {
             &Evidence::from_bytes(proof.evidence.into())?,
             &connection.report_data(Role::Client, nonce),
         )?;
-        if self.filter.certificate(certificate)?.code != claims.code {
+        if self.filter.certified_code(certificate)? != claims.code {
             return Err(ChannelError::TwoIdentities);
         }
         Ok(claims)

@@ -7,9 +7,11 @@ use rustls::crypto::{CryptoProvider, verify_tls13_signature};
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::server::danger::{ClientCertVerified, ClientCertVerifier};
 use rustls::{
-    CertificateError, ClientConfig, DigitallySignedStruct, DistinguishedName, Error, ServerConfig,
-    SignatureScheme,
+    CertificateError, ClientConfig, DigitallySignedStruct, DistinguishedName, Error, OtherError,
+    ServerConfig, SignatureScheme,
 };
+
+use sesemi_protocol::CodeIdentityDigest;
 
 use super::credential::Credential;
 use super::{ALPN, ChannelError};
@@ -64,6 +66,15 @@ impl Filter {
         self.accept(&found.evidence, &found.report_data)
     }
 
+    /// The code that a certificate of this connection speaks for. TLS has had it judged already, so it is only read again.
+    pub(super) fn certified_code(&self, der: &[u8]) -> Result<CodeIdentityDigest, ChannelError> {
+        let found = from_certificate(der)?;
+        match self.verifier.peek_code(&found.evidence)? {
+            Some(code) => Ok(code),
+            None => Ok(self.certificate(der)?.code),
+        }
+    }
+
     /// TLS shows one reason for all refusals; ours goes along for this side's log.
     fn judge(
         &self,
@@ -75,7 +86,7 @@ impl Filter {
         }
         self.certificate(end_entity)
             .map(drop)
-            .map_err(|e| Error::General(format!("certificate refused: {e}")))
+            .map_err(|e| CertificateError::Other(OtherError(Arc::new(e))).into())
     }
 
     fn signature(

@@ -165,7 +165,8 @@ impl AppraisalPolicy {
     }
 
     /// Whether this names the code that it accepts.
-    pub(crate) fn names_code(&self) -> bool {
+    #[must_use]
+    pub fn names_code(&self) -> bool {
         matches!(self.code, ReferenceValues::Listed(_))
     }
 

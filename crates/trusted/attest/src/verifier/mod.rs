@@ -210,6 +210,21 @@ impl EvidenceVerifier {
         Ok(policy.appraise(verified, self.floor.time(now))?)
     }
 
+    /// The code that evidence speaks of, unverified; `None` where that depends on the chain.
+    pub(crate) fn peek_code(
+        &self,
+        evidence: &Evidence,
+    ) -> Result<Option<CodeIdentityDigest>, VerifyError> {
+        if evidence.tee() == TeeKind::Snp {
+            return Ok(None);
+        }
+        let identity = dcap::peek(evidence, self.anchor.domain())?.identity;
+        let code = identity
+            .digest()
+            .map_err(|e| VerifyError::Evidence(e.to_string()))?;
+        Ok(Some(code))
+    }
+
     /// Refuses evidence of code that is not among the reference values, at the cost of a hash.
     fn screen(&self, evidence: &Evidence, policy: &AppraisalPolicy) -> Result<(), Rejected> {
         match evidence.tee() {
