@@ -139,8 +139,8 @@ fn in_words(measurement: &Measurement) -> String {
             found.map_or(String::new(), |figure| format!("{:.2}", figure.value))
         };
         let aim = match (figure.aim, figure.met) {
-            (Some(aim), Some(true)) => format!("at most {aim}: met"),
-            (Some(aim), _) => format!("at most {aim}: MISSED"),
+            (Some(aim), Some(true)) => format!("at most {aim} ms: met"),
+            (Some(aim), _) => format!("at most {aim} ms: MISSED"),
             (None, _) => String::new(),
         };
         let row = format!(
@@ -217,6 +217,6 @@ mod tests {
             rows[0].starts_with("attest.tls ") && rows[0].ends_with(" 3"),
             "{text}"
         );
-        assert!(rows[1].ends_with("2.50  at most 3: MISSED"), "{text}");
+        assert!(rows[1].ends_with("2.50  at most 3 ms: MISSED"), "{text}");
     }
 }
