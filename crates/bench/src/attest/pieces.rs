@@ -39,7 +39,8 @@ impl Pieces {
         Ok(watch.stop())
     }
 
-    /// What KeyService does to prove itself on a connection, and what its client does with that.
+    /// What KeyService does to prove itself on a connection, and what its client does with that. The client has verified the
+    /// platform a moment before, in the certificate, as on every connection.
     pub(super) fn bound_evidence(&self) -> Result<Lap, BenchError> {
         let connection = Connection {
             exporter: random(&*self.lab.entropy)?,

@@ -20,6 +20,7 @@ pub(super) struct RealEvidence {
     evidence: Evidence,
     bound_to: [u8; 64],
     verifier: EvidenceVerifier,
+    endorsements: Endorsements,
     /// Seconds since 1970.
     at: u64,
 }
@@ -50,6 +51,7 @@ impl RealEvidence {
             evidence: Evidence::from_snp(report, Some(vcek))?,
             bound_to: parsed.report_data,
             verifier: verifier(sets.to_string().as_bytes())?,
+            endorsements: Endorsements::from_json(sets.to_string().as_bytes())?,
             at: 1_788_220_800,
         })
     }
@@ -66,12 +68,16 @@ impl RealEvidence {
             },
             evidence,
             verifier: verifier(collateral)?,
+            endorsements: Endorsements::from_json(collateral)?,
             at,
         })
     }
 
-    /// Verifies it: chain, revocation, dates, signature, binding.
+    /// Verifies it in whole: chain, revocation, dates, signature, binding. New endorsements make the verifier forget that it
+    /// has seen the platform.
     pub(super) fn verify(&self) -> Result<Lap, BenchError> {
+        self.verifier
+            .replace_endorsements(self.endorsements.clone());
         let watch = Stopwatch::start();
         let verified = self
             .verifier
