@@ -27,7 +27,6 @@ pub struct Image {
     pub(crate) sealed: File,
     pub(crate) path: PathBuf,
     measurement: Measurement,
-    td_measurement: TdMeasurement,
     interpreter: Option<String>,
 }
 
@@ -40,13 +39,12 @@ impl Image {
                 path: path.to_owned(),
                 reason,
             })?;
-        let (mr_enclave, mr_td) =
-            hash(&sealed).map_err(SimteeError::io("measure the sealed copy of", path))?;
+        let mr_enclave = hash(&sealed, &digest::SHA256)
+            .map_err(SimteeError::io("measure the sealed copy of", path))?;
         Ok(Self {
             sealed,
             path: path.to_owned(),
-            measurement: Measurement::with_mr_enclave(mr_enclave),
-            td_measurement: TdMeasurement::with_mr_td(mr_td),
+            measurement: Measurement::with_mr_enclave(digest_array(&mr_enclave)),
             interpreter,
         })
     }
@@ -64,16 +62,19 @@ impl Image {
         &self.measurement
     }
 
-    /// The measurement of the sealed bytes, as a TDX trust domain.
-    pub fn td_measurement(&self) -> &TdMeasurement {
-        &self.td_measurement
+    /// The measurement of the sealed bytes, as a TDX trust domain. It is taken when it is asked for, because hashing is most
+    /// of what the start of an enclave takes.
+    pub fn td_measurement(&self) -> Result<TdMeasurement, SimteeError> {
+        let mr_td = hash(&self.sealed, &digest::SHA384)
+            .map_err(SimteeError::io("measure the sealed copy of", &self.path))?;
+        Ok(TdMeasurement::with_mr_td(digest_array(&mr_td)))
     }
 
     /// The measurement of the sealed bytes in one kind of TEE.
-    pub fn measured(&self, tee: Tee) -> Measured {
+    pub fn measured(&self, tee: Tee) -> Result<Measured, SimteeError> {
         match tee {
-            Tee::Sgx => Measured::from(&self.measurement),
-            Tee::Tdx => Measured::from(&self.td_measurement),
+            Tee::Sgx => Ok(Measured::from(&self.measurement)),
+            Tee::Tdx => Ok(Measured::from(&self.td_measurement()?)),
         }
     }
 
@@ -129,24 +130,16 @@ fn memory_file() -> rustix::io::Result<File> {
     .map(File::from)
 }
 
-/// The SHA-256 and the SHA-384 of the sealed bytes.
-fn hash(sealed: &File) -> std::io::Result<([u8; 32], [u8; 48])> {
-    let mut sha256 = digest::Context::new(&digest::SHA256);
-    let mut sha384 = digest::Context::new(&digest::SHA384);
+/// The digest of the sealed bytes.
+fn hash(sealed: &File, algorithm: &'static digest::Algorithm) -> std::io::Result<digest::Digest> {
+    let mut hash = digest::Context::new(algorithm);
     let mut buffer = vec![0; 256 * 1024];
     let mut offset = 0u64;
     loop {
         match sealed.read_at(&mut buffer, offset) {
-            Ok(0) => {
-                return Ok((
-                    digest_array(&sha256.finish()),
-                    digest_array(&sha384.finish()),
-                ));
-            }
+            Ok(0) => return Ok(hash.finish()),
             Ok(read) => {
-                let bytes = buffer.get(..read).unwrap_or_default();
-                sha256.update(bytes);
-                sha384.update(bytes);
+                hash.update(buffer.get(..read).unwrap_or_default());
                 offset = offset.saturating_add(read as u64);
             }
             Err(error) if error.kind() == ErrorKind::Interrupted => {}
@@ -182,7 +175,10 @@ mod tests {
         let image = Image::load(&path).unwrap();
         let bytes = std::fs::read(&path).unwrap();
         assert_eq!(image.measurement(), &Measurement::of_elf(&bytes));
-        assert_eq!(image.td_measurement(), &TdMeasurement::of_elf(&bytes));
+        assert_eq!(
+            image.td_measurement().unwrap(),
+            TdMeasurement::of_elf(&bytes)
+        );
     }
 
     #[test]

@@ -12,11 +12,15 @@ use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, ExitStatus};
 use std::sync::Arc;
 use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
 
 use rustix::process::{Pid, PidfdFlags, Signal, getpid, getppid, pidfd_open, pidfd_send_signal};
 
 use crate::device::{self, DeviceError};
 use crate::{Image, Machine, Measured, SimteeError, Tee};
+
+/// Longest that is waited for the device once its enclave has ended.
+const MOMENT: Duration = Duration::from_secs(2);
 
 /// A running simulated enclave. Dropping it kills it.
 #[derive(Debug)]
@@ -85,7 +89,7 @@ impl Image {
         die_with_this_thread(&mut command);
 
         // The device comes first: should the start fail, it sees the socket closed and ends by itself.
-        let measured = self.measured(tee);
+        let measured = self.measured(tee)?;
         let answered = measured.clone();
         let device = std::thread::Builder::new()
             .name("simtee-device".to_owned())
@@ -135,8 +139,17 @@ impl Enclave {
         self.child.wait()
     }
 
-    /// Why the device stopped serving, if it has stopped and the enclave was at fault.
+    /// Why the device stopped serving, if it has stopped and the enclave was at fault. Once the enclave has ended its socket
+    /// is closed, which the device needs a moment to see; it is given that.
     pub fn device_failure(&mut self) -> Option<DeviceError> {
+        let ended = matches!(self.child.try_wait(), Ok(Some(_)));
+        let begun = Instant::now();
+        while ended
+            && begun.elapsed() < MOMENT
+            && self.device.as_ref().is_some_and(|it| !it.is_finished())
+        {
+            std::thread::sleep(Duration::from_millis(1));
+        }
         let device = self.device.take_if(|device| device.is_finished())?;
         device.join().ok()?.err()
     }

@@ -55,7 +55,7 @@ pub(crate) fn init(state: &Path, json: bool) -> Outcome {
 
 pub(crate) fn measure(tee: Tee, binary: &Path, json: bool) -> Outcome {
     let image = Image::load(binary)?;
-    let (mut fields, words) = described(&image.measured(tee));
+    let (mut fields, words) = described(&image.measured(tee)?);
     if json {
         if let Some(fields) = fields.as_object_mut() {
             fields.insert("interpreter".to_owned(), json!(image.interpreter()));
