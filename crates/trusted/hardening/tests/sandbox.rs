@@ -307,6 +307,7 @@ fn role_work(folder: &Path) {
     client.read_to_string(&mut heard).unwrap();
     assert_eq!(heard, "hello");
 
+    // Nothing is waited for: the filter must allow the system call.
     std::thread::sleep(std::time::Duration::from_millis(1));
     // More keys than one mapping has places for.
     let keys: Vec<_> = (0..1000)
