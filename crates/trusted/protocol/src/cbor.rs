@@ -3,6 +3,9 @@
 //! Decoding re-encodes what it read and compares, which refuses in one stroke unknown fields, duplicate keys, indefinite
 //! lengths, long-form integers and trailing bytes. Two parties can therefore never read one signed message in two ways.
 
+use core::convert::Infallible;
+
+use minicbor::encode::Write;
 use minicbor::{Decode, Encode};
 use zeroize::Zeroizing;
 
@@ -28,17 +31,36 @@ pub enum CborError {
     Encode(String),
 }
 
-/// Longer than any message with a key in it usually is, in bytes: a buffer that grows leaves what it held behind.
+/// Longer than most messages are, in bytes, so that a buffer seldom has to grow.
 const USUAL: usize = 1024;
+
+/// A buffer that leaves nothing behind: what it held is wiped when it grows and when it is dropped. The leases that answer one
+/// call are longer than any buffer that one would begin with.
+struct Wiping(Zeroizing<Vec<u8>>);
+
+impl Write for Wiping {
+    type Error = Infallible;
+
+    fn write_all(&mut self, bytes: &[u8]) -> Result<(), Infallible> {
+        let needed = self.0.len().saturating_add(bytes.len());
+        if needed > self.0.capacity() {
+            let mut larger = Zeroizing::new(Vec::with_capacity(needed.saturating_mul(2)));
+            larger.extend_from_slice(&self.0);
+            self.0 = larger;
+        }
+        self.0.extend_from_slice(bytes);
+        Ok(())
+    }
+}
 
 /// Encodes `value`. The buffer is wiped on drop, because some messages carry keys.
 ///
 /// # Errors
 /// [`CborError::Encode`] if a field has no encoding.
 pub fn encode<T: Encode<()>>(value: &T) -> Result<Zeroizing<Vec<u8>>, CborError> {
-    let mut out = Zeroizing::new(Vec::with_capacity(USUAL));
-    minicbor::encode(value, &mut *out).map_err(|e| CborError::Encode(e.to_string()))?;
-    Ok(out)
+    let mut out = Wiping(Zeroizing::new(Vec::with_capacity(USUAL)));
+    minicbor::encode(value, &mut out).map_err(|e| CborError::Encode(e.to_string()))?;
+    Ok(out.0)
 }
 
 /// Decodes the one value that `bytes` hold, of at most `limit` bytes.
@@ -97,6 +119,19 @@ mod tests {
                 decode::<Sample>(other, 100),
                 Err(CborError::NotDeterministic)
             );
+        }
+    }
+
+    #[test]
+    fn a_value_that_is_longer_than_the_first_buffer_reads_back() {
+        for items in [200, 1024, 5000, 40_000] {
+            let sample = Sample {
+                number: 5,
+                list: (0..items).collect(),
+            };
+            let bytes = encode(&sample).unwrap();
+            assert_eq!(bytes.as_slice(), minicbor::to_vec(&sample).unwrap());
+            assert_eq!(decode::<Sample>(&bytes, 1 << 20).unwrap(), sample);
         }
     }
 

@@ -9,7 +9,8 @@
 //! - [`cbor`], [`cose`]: strict deterministic CBOR (RFC 8949, 4.2.1) and the two COSE messages (RFC 9052) in use;
 //! - [`envelope`]: sealed requests and responses; [`tensor`]: what is in them;
 //! - [`package`]: the encrypted model package and its manifest;
-//! - [`command`], [`receipt`]: what principals tell KeyService, and how it acknowledges;
+//! - [`command`], [`receipt`]: what principals tell KeyService, and how it acknowledges; [`query`]: what they ask it;
+//! - [`audit`]: its log, as principals see and verify it; [`share`]: what custodians keep;
 //! - [`release`]: how an enclave asks for keys and what a lease holds;
 //! - [`wire`]: the messages on an attested channel;
 //! - [`limits`]: every bound, in one place.
@@ -26,6 +27,7 @@
     )
 )]
 
+pub mod audit;
 pub mod cbor;
 pub mod command;
 pub mod cose;
@@ -37,17 +39,19 @@ pub mod kdf;
 pub mod limits;
 pub mod package;
 pub mod padding;
+pub mod query;
 pub mod receipt;
 pub mod refusal;
 pub mod release;
 pub mod secret;
+pub mod share;
 pub mod tensor;
 pub mod wire;
 
 pub use entropy::{Entropy, EntropyError, SystemEntropy};
 pub use id::{
-    CodeIdentityDigest, Digest, ModelId, ModelName, ModelRef, ModelVersion, PrincipalId, RequestId,
-    ServiceId,
+    AliasName, CodeIdentityDigest, Digest, GroupName, ModelId, ModelName, ModelRef, ModelTarget,
+    ModelVersion, PrincipalId, RequestId, ServiceId, VersionSelector,
 };
 pub use identity::{PublicIdentity, SigningIdentity};
 pub use refusal::{Refusal, RefusalCode};

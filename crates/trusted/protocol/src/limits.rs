@@ -32,8 +32,32 @@ pub const MAX_PACKAGE_HEADER: usize = 1024;
 /// Most code identities that one request key may be approved for.
 pub const MAX_APPROVED_IDENTITIES: usize = 64;
 
-/// Longest model name, in bytes.
-pub const MAX_MODEL_NAME: usize = 64;
+/// Longest name of a model, an alias or a group, in bytes.
+pub const MAX_NAME: usize = 64;
 
 /// Longest refusal message, in bytes.
 pub const MAX_REFUSAL_MESSAGE: usize = 512;
+
+/// Longest note on a grant, in bytes.
+pub const MAX_NOTE: usize = 256;
+
+/// Most keys that are asked for in one call.
+pub const MAX_RELEASES: usize = 64;
+
+/// Most custodians of a service.
+pub const MAX_CUSTODIANS: usize = 16;
+
+/// Most grants that one command revokes.
+pub const MAX_REVOKED: usize = 256;
+
+/// Longest lease, in seconds.
+pub const MAX_LEASE_SECONDS: u32 = 3600;
+
+/// Most items on one page of an answer to a query.
+pub const MAX_PAGE: usize = 100;
+
+/// Longest public part of a log entry, in bytes. A freshness floor is the longest.
+pub const MAX_ENTRY: usize = 192 * 1024;
+
+/// How many of a principal's commands back a repeated one is looked for: each costs a look into the log.
+pub const MAX_REPEATED: u32 = 16;

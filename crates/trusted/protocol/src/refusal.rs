@@ -62,6 +62,27 @@ pub enum RefusalCode {
     /// A fault of the service itself.
     #[n(18)]
     Internal,
+    /// The principal may not do or see this: it is neither the owner nor has a role that allows it.
+    #[n(19)]
+    NotPermitted,
+    /// What the command would change or end is not there.
+    #[n(20)]
+    NotFound,
+    /// There are too many of these already.
+    #[n(21)]
+    TooMany,
+    /// KeyService cannot write its state; nothing was carried out.
+    #[n(22)]
+    Unwritable,
+    /// KeyService cannot open its state; custodians must hand in recovery shares.
+    #[n(23)]
+    Locked,
+    /// KeyService was handed over to a successor.
+    #[n(24)]
+    HandedOver,
+    /// The caller's clock and the service's are too far apart.
+    #[n(25)]
+    ClockSkew,
 }
 
 impl RefusalCode {
@@ -87,6 +108,13 @@ impl RefusalCode {
             Self::DeadlineExceeded => "deadline_exceeded",
             Self::KeyServiceUnavailable => "keyservice_unavailable",
             Self::Internal => "internal",
+            Self::NotPermitted => "not_permitted",
+            Self::NotFound => "not_found",
+            Self::TooMany => "too_many",
+            Self::Unwritable => "unwritable",
+            Self::Locked => "locked",
+            Self::HandedOver => "handed_over",
+            Self::ClockSkew => "clock_skew",
         }
     }
 
@@ -128,6 +156,23 @@ impl RefusalCode {
                 "KeyService cannot be reached, or its evidence was refused"
             }
             Self::Internal => "the service has an internal fault; its log says more",
+            Self::NotPermitted => {
+                "only the owner, or somebody with a role that allows it, may do or see this"
+            }
+            Self::NotFound => "what the command names is not there",
+            Self::TooMany => "there are too many of these already; end some first",
+            Self::Unwritable => {
+                "KeyService cannot write its state, so nothing was carried out; its operator must see to the disk"
+            }
+            Self::Locked => {
+                "KeyService cannot open its state; its custodians must hand in their shares (sesemi keyservice recover)"
+            }
+            Self::HandedOver => {
+                "this KeyService was handed over to its successor; connect to that one"
+            }
+            Self::ClockSkew => {
+                "this clock and KeyService's are more than ten minutes apart; set the one that is wrong"
+            }
         }
     }
 }

@@ -12,16 +12,32 @@
     clippy::arithmetic_side_effects
 )]
 
+#[path = "vectors/actions.rs"]
+mod actions;
+#[path = "vectors/answers.rs"]
+mod answers;
+#[path = "vectors/audit.rs"]
+mod audit;
+#[path = "vectors/audit_story.rs"]
+mod audit_story;
+#[path = "vectors/commands.rs"]
+mod commands;
 #[path = "vectors/envelope.rs"]
 mod envelope;
 #[path = "vectors/envelope_refused.rs"]
 mod envelope_refused;
 #[path = "vectors/ids.rs"]
 mod ids;
+#[path = "vectors/messages.rs"]
+mod messages;
 #[path = "vectors/package.rs"]
 mod package;
+#[path = "vectors/queries.rs"]
+mod queries;
 #[path = "vectors/signed.rs"]
 mod signed;
+#[path = "vectors/signed_refused.rs"]
+mod signed_refused;
 #[path = "vectors/support.rs"]
 mod support;
 #[path = "vectors/values.rs"]

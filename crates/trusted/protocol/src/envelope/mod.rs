@@ -49,15 +49,15 @@ struct Binding<'a> {
 }
 
 impl Binding<'_> {
-    /// Deterministic CBOR: `[label, user, [owner, name], version, epoch, request id]`, and the request's digest at the end
-    /// of a response's.
+    /// Deterministic CBOR: `[label, user, [owner, name], version or alias, [scope, epoch], request id]`, and the request's
+    /// digest at the end of a response's.
     fn encode(&self) -> Result<Vec<u8>, EnvelopeError> {
         let mut e = Encoder::new(Vec::new());
         let Route {
             user,
             model,
             request,
-            epoch,
+            key,
         } = self.route;
         let label = match self.answers {
             None => "sesemi/v1/request",
@@ -67,8 +67,8 @@ impl Binding<'_> {
             .and_then(|e| e.str(label))
             .and_then(|e| e.encode(user))
             .and_then(|e| e.encode(&model.model))
-            .and_then(|e| e.encode(model.version))
-            .and_then(|e| e.u32(*epoch))
+            .and_then(|e| e.encode(&model.version))
+            .and_then(|e| e.encode(key))
             .and_then(|e| e.encode(request))
             .map_err(|_| EnvelopeError::Route)?;
         if let Some(digest) = &self.answers {

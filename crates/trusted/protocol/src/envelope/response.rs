@@ -9,7 +9,7 @@ use super::{Binding, EnvelopeError, Route};
 use crate::cbor;
 use crate::cose::encrypt0::{self, Draft};
 use crate::entropy::Entropy;
-use crate::id::Digest;
+use crate::id::{Digest, ModelVersion};
 use crate::refusal::Refusal;
 use crate::secret::SecretKey;
 use crate::tensor::{Tensor, TensorView};
@@ -72,6 +72,9 @@ pub struct Report {
     /// Where the time went.
     #[n(1)]
     pub steps: Steps,
+    /// The version that served it: what an alias meant.
+    #[n(2)]
+    pub version: ModelVersion,
 }
 
 /// The head of a response's plaintext.

@@ -6,7 +6,8 @@ use minicbor::{Decode, Decoder, Encode, Encoder};
 use super::EnvelopeError;
 use crate::cbor;
 use crate::cose::{ALG_A256GCM, CoseError, LABEL_ALG};
-use crate::id::{ModelRef, PrincipalId, RequestId};
+use crate::id::{ModelTarget, PrincipalId, RequestId};
+use crate::release::RequestKeyName;
 
 /// COSE header label of the route: in the private-use range (below -65536) of the COSE header registry.
 const LABEL_ROUTE: i64 = -65537;
@@ -22,15 +23,15 @@ pub struct Route {
     /// The user whose request key seals the message.
     #[n(0)]
     pub user: PrincipalId,
-    /// The model version to run.
+    /// What to run: a version of a model, by its number or by an alias.
     #[n(1)]
-    pub model: ModelRef,
+    pub model: ModelTarget,
     /// This request; random, and never used twice by a correct client.
     #[n(2)]
     pub request: RequestId,
-    /// Which of the user's request keys: its epoch.
+    /// Which of the user's request keys.
     #[n(3)]
-    pub epoch: u32,
+    pub key: RequestKeyName,
 }
 
 impl Route {

@@ -4,21 +4,25 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::entropy::SystemEntropy;
-use crate::id::{ModelName, ModelRef, ModelVersion, PrincipalId, RequestId, ServiceId};
-use crate::receipt::StatePoint;
+use crate::id::{
+    AliasName, Digest, ModelName, ModelRef, ModelTarget, ModelVersion, PrincipalId, RequestId,
+    ServiceId, VersionSelector,
+};
+use crate::receipt::{Point, StatePoint};
 use crate::refusal::{Refusal, RefusalCode};
+use crate::release::{NamedScope, RequestKeyName};
 use crate::tensor::{Tensor, TensorView};
 
 fn route() -> Route {
     Route {
         user: PrincipalId([1; 32]),
-        model: ModelRef::new(
+        model: ModelTarget::from(ModelRef::new(
             PrincipalId([2; 32]),
             ModelName::new("breast-cancer").unwrap(),
             ModelVersion::new(1).unwrap(),
-        ),
+        )),
         request: RequestId([3; 16]),
-        epoch: 1,
+        key: RequestKeyName::model(1),
     }
 }
 
@@ -29,7 +33,10 @@ fn request_key() -> SecretKey {
 fn seen() -> StatePoint {
     StatePoint {
         service: ServiceId([5; 32]),
-        sequence: 7,
+        point: Point {
+            sequence: 7,
+            chain: Digest([6; 32]),
+        },
     }
 }
 
@@ -40,6 +47,7 @@ fn report() -> Report {
             run_us: 12,
             ..Steps::default()
         },
+        version: ModelVersion::new(1).unwrap(),
     }
 }
 
@@ -130,17 +138,18 @@ fn a_request_does_not_pass_for_a_response() {
     assert!(sent.pending.open(sent.bytes.clone()).is_err());
 }
 
-/// The host rewrites the readable route: another user, owner, model, version, epoch or id.
+/// The host rewrites the readable route: another user, owner, model, version, key or id.
 #[test]
 fn a_request_is_bound_to_everything_its_route_says() {
     let original = seal(&sample()).bytes;
     let place = encrypt0_protected(&original);
-    let changes: [fn(&mut Route); 6] = [
+    let changes: [fn(&mut Route); 7] = [
         |r| r.user = PrincipalId([9; 32]),
         |r| r.model.model.owner = PrincipalId([9; 32]),
         |r| r.model.model.name = ModelName::new("breast-cancar").unwrap(),
-        |r| r.model.version = ModelVersion::new(2).unwrap(),
-        |r| r.epoch = 2,
+        |r| r.model.version = VersionSelector::Exact(ModelVersion::new(2).unwrap()),
+        |r| r.key.epoch = 2,
+        |r| r.key.scope = NamedScope::AllModels,
         |r| r.request = RequestId([9; 16]),
     ];
     for change in changes {
@@ -151,6 +160,23 @@ fn a_request_is_bound_to_everything_its_route_says() {
         assert_eq!(parse_request(&bytes).unwrap().route, other);
         assert!(open(&bytes, &request_key()).is_err(), "{other:?}");
     }
+}
+
+/// An alias is bound as an alias: the host can neither turn it into another nor into what it means.
+#[test]
+fn a_request_is_bound_to_the_alias_that_it_names() {
+    let aliased = |alias: &str| {
+        let mut route = route();
+        route.model.version = VersionSelector::Alias(AliasName::new(alias).unwrap());
+        route
+    };
+    let original = seal_to(aliased("stable"), &sample()).bytes;
+    assert!(open(&original, &request_key()).is_ok());
+    let place = encrypt0_protected(&original);
+    let mut bytes = original.clone();
+    bytes[place].copy_from_slice(&aliased("latest").to_protected().unwrap());
+    assert_eq!(parse_request(&bytes).unwrap().route, aliased("latest"));
+    assert!(open(&bytes, &request_key()).is_err());
 }
 
 fn encrypt0_protected(bytes: &[u8]) -> core::ops::Range<usize> {
@@ -192,7 +218,8 @@ proptest! {
         let tensors: Vec<Tensor> = values.iter().enumerate()
             .map(|(i, v)| Tensor::fp32(&format!("t{i}"), &[v.len() as u64], v).unwrap())
             .collect();
-        let sent = seal_to(Route { epoch, ..route() }, &tensors);
+        let key = RequestKeyName::model(epoch);
+        let sent = seal_to(Route { key, ..route() }, &tensors);
         let opened = open(&sent.bytes, &request_key()).unwrap();
         let read: Vec<Vec<u8>> = opened.inputs().map(|view| view.data.to_vec()).collect();
         let expected: Vec<Vec<u8>> = tensors.into_iter().map(|t| t.data).collect();

@@ -15,16 +15,17 @@ use sesemi_protocol::envelope::{
     seal_request,
 };
 use sesemi_protocol::kdf::derive;
+use sesemi_protocol::release::NamedScope;
 use sesemi_protocol::tensor::{Tensor, TensorView};
-use sesemi_protocol::{Digest, SecretKey};
+use sesemi_protocol::{Digest, SecretKey, VersionSelector};
 
 use crate::envelope_refused;
 use crate::support::{
-    Fixed, assert_remade, bytes, counting, list, named, number, parsed, text, vectors, with,
+    Fixed, assert_remade, bytes, counting, list, named, parsed, text, vectors, with,
 };
 use crate::values::{
-    fp32, key_id, model_text, refusal, report, route, secret, service_seed, state_point, tensors,
-    user_seed,
+    fp32, key_id, model_text, owner_seed, refusal, report, route, secret, some_point, start,
+    state_at, state_point, tensors, user_seed,
 };
 
 fn file() -> &'static Value {
@@ -57,11 +58,11 @@ fn request_recipes() -> Vec<Value> {
                 "user": key_id(&user_seed()),
                 "model": model_text(1),
                 "request": counting(first, 16),
-                "epoch": 1,
+                "key": { "scope": "model", "epoch": 1 },
             },
             "iv": counting(first.wrapping_add(0x10), 12),
             "outputs": [],
-            "seen": { "service": key_id(&service_seed()), "sequence": 4 },
+            "seen": state_at(some_point(4)),
         })
     };
     let one = fp32("x", &[1, 3], &[1.5, -0.25, 1e-3]);
@@ -89,7 +90,19 @@ fn request_recipes() -> Vec<Value> {
         ),
         with(
             &base("no input at all, and nothing seen", 0xc0),
-            json!({ "inputs": [], "seen": { "service": key_id(&service_seed()), "sequence": 0 } }),
+            json!({ "inputs": [], "seen": state_at(start()) }),
+        ),
+        with(
+            &base("for an alias, under a key for all models", 0xd0),
+            json!({
+                "inputs": [one],
+                "route": {
+                    "user": key_id(&user_seed()),
+                    "model": format!("{}/breast-cancer@stable", key_id(&owner_seed())),
+                    "request": counting(0xd0, 16),
+                    "key": { "scope": "all_models", "epoch": 70_000 },
+                },
+            }),
         ),
     ]
 }
@@ -99,7 +112,7 @@ fn response_recipes() -> Vec<Value> {
         let [queue_us, key_us, load_us, open_us, run_us] = times;
         json!({
             "path": path, "queue_us": queue_us, "key_us": key_us, "load_us": load_us, "open_us": open_us,
-            "run_us": run_us,
+            "run_us": run_us, "version": 1,
         })
     };
     vec![
@@ -135,10 +148,19 @@ fn response_recipes() -> Vec<Value> {
             "refusal": { "code": "engine_failed", "detail": "" },
             "report": report("hot", [0, 0, 0, 0, 0]),
         }),
+        json!({
+            "name": "for an alias, which meant version 3",
+            "request": "for an alias, under a key for all models",
+            "iv": counting(0xf1, 12),
+            "outputs": [fp32("probabilities", &[1, 2], &[0.25, 0.75])],
+            "refusal": null,
+            "report": with(&report("warm", [1, 2, 3, 4, 5]), json!({ "version": 3 })),
+        }),
     ]
 }
 
-/// Spec: `[label, user, [owner, name], version, epoch, request id]` and, for a response, the digest of its request.
+/// Spec: `[label, user, [owner, name], version or alias, [scope, epoch], request id]` and, for a response, the digest of its
+/// request.
 pub(crate) fn binding(route: &Route, answers: Option<&Digest>) -> Vec<u8> {
     let mut e = Encoder::new(Vec::new());
     let (items, label) = match answers {
@@ -149,8 +171,16 @@ pub(crate) fn binding(route: &Route, answers: Option<&Digest>) -> Vec<u8> {
     e.bytes(route.user.as_bytes()).unwrap().array(2).unwrap();
     e.bytes(route.model.model.owner.as_bytes()).unwrap();
     e.str(route.model.model.name.as_str()).unwrap();
-    e.u32(route.model.version.get()).unwrap();
-    e.u32(route.epoch).unwrap();
+    match &route.model.version {
+        VersionSelector::Exact(version) => e.u32(version.get()).unwrap(),
+        VersionSelector::Alias(alias) => e.str(alias.as_str()).unwrap(),
+    };
+    let scope = match route.key.scope {
+        NamedScope::Model => 1,
+        NamedScope::AllModels => 0,
+    };
+    e.array(2).unwrap().u8(scope).unwrap();
+    e.u32(route.key.epoch).unwrap();
     e.bytes(route.request.as_bytes()).unwrap();
     if let Some(digest) = answers {
         e.bytes(digest.as_bytes()).unwrap();
@@ -325,10 +355,9 @@ fn every_message_that_must_be_refused_is_refused_for_the_reason_given() {
 }
 
 #[test]
-fn the_epoch_of_a_route_is_read_as_written() {
+fn every_route_is_read_as_written() {
     for case in list(file(), "requests") {
         let parsed = parse_request(&bytes(case, "bytes")).unwrap();
         assert_eq!(parsed.route, route(&case["route"]));
-        assert_eq!(parsed.route.epoch, number::<u32>(&case["route"], "epoch"));
     }
 }

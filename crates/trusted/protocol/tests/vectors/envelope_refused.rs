@@ -125,6 +125,20 @@ fn malformed(request: &Value) -> Vec<(&'static str, Vec<u8>)> {
         header[name_ends] = 0;
         header
     };
+    let alias_with_capital = {
+        let name_ends = find(protected, b"breast-cancer") + b"breast-cancer".len();
+        [
+            &protected[..name_ends],
+            b"\x61S",
+            &protected[name_ends + 1..],
+        ]
+        .concat()
+    };
+    // The header ends in the key 3, the array of two, the scope and the epoch.
+    let scope = protected.len() - 2;
+    assert_eq!(protected[scope - 2..], [0x03, 0x82, 0x01, 0x01]);
+    let unknown_scope = [&protected[..scope], &[0x02, 0x01]].concat();
+    let epoch_alone = [&protected[..scope - 1], &[0x01]].concat();
     let capital = {
         let mut header = protected.clone();
         let name = find(&header, b"breast-cancer");
@@ -170,6 +184,12 @@ fn malformed(request: &Value) -> Vec<(&'static str, Vec<u8>)> {
             header(capital),
         ),
         (
+            "a route with an alias that is none",
+            header(alias_with_capital),
+        ),
+        ("a route with an unknown scope", header(unknown_scope)),
+        ("a route with an epoch and no scope", header(epoch_alone)),
+        (
             "a header that ends too early",
             header(protected[..protected.len() - 1].to_vec()),
         ),
@@ -206,15 +226,22 @@ fn changed(request: &Value) -> Vec<(&'static str, Vec<u8>)> {
             "the last byte of the tag is missing",
             edit(&|p| p.ciphertext.truncate(p.ciphertext.len() - 1)),
         ),
-        // The header ends in the request id (16 bytes), the key 3 and the epoch.
+        // The header ends in the request id (16 bytes), the key 3, an array of two, scope and epoch.
         (
             "the route names another epoch",
             edit(&|p| *p.protected.last_mut().unwrap() = 2),
         ),
         (
+            "the route names a key for all models",
+            edit(&|p| {
+                let scope = p.protected.len() - 2;
+                p.protected[scope] = 0;
+            }),
+        ),
+        (
             "the route names another request",
             edit(&|p| {
-                let last = p.protected.len() - 3;
+                let last = p.protected.len() - 5;
                 p.protected[last] ^= 1;
             }),
         ),
@@ -230,6 +257,10 @@ fn changed(request: &Value) -> Vec<(&'static str, Vec<u8>)> {
         (
             "the route names another version",
             edit(&|p| p.protected[name + 13] = 2),
+        ),
+        (
+            "the route names an alias in place of the version",
+            edit(&|p| drop(p.protected.splice(name + 13..=name + 13, *b"\x61s"))),
         ),
     ]
 }
@@ -247,7 +278,7 @@ fn infos(e: &mut Encoder<Vec<u8>>, tensors: &[Info<'_>]) {
     }
 }
 
-/// `{0: inputs, 1: [], 2: {0: service, 1: sequence}}`.
+/// `{0: inputs, 1: [], 2: {0: service, 1: {0: sequence, 1: chain}}}`.
 fn request_head(tensors: &[Info<'_>]) -> Vec<u8> {
     let mut e = Encoder::new(Vec::new());
     e.map(3).unwrap().u8(0).unwrap();
@@ -255,21 +286,23 @@ fn request_head(tensors: &[Info<'_>]) -> Vec<u8> {
     e.u8(1).unwrap().array(0).unwrap();
     e.u8(2).unwrap().map(2).unwrap();
     e.u8(0).unwrap().bytes(&[5; 32]).unwrap();
-    e.u8(1).unwrap().u8(4).unwrap();
+    e.u8(1).unwrap().map(2).unwrap().u8(0).unwrap();
+    e.u8(4).unwrap().u8(1).unwrap().bytes(&[6; 32]).unwrap();
     e.into_writer()
 }
 
-/// `{0: outputs, 1: {0: hot, 1: steps}}`.
+/// `{0: outputs, 1: {0: hot, 1: steps, 2: version}}`.
 fn response_head(tensors: &[Info<'_>]) -> Vec<u8> {
     let mut e = Encoder::new(Vec::new());
     e.map(2).unwrap().u8(0).unwrap();
     infos(&mut e, tensors);
-    e.u8(1).unwrap().map(2).unwrap();
+    e.u8(1).unwrap().map(3).unwrap();
     e.u8(0).unwrap().u8(2).unwrap();
     e.u8(1).unwrap().map(5).unwrap();
     for step in 0..5 {
         e.u8(step).unwrap().u8(0).unwrap();
     }
+    e.u8(2).unwrap().u8(1).unwrap();
     e.into_writer()
 }
 

@@ -6,11 +6,12 @@ use serde_json::{Value, json};
 use sesemi_protocol::cbor;
 use sesemi_protocol::padding::padded_length;
 use sesemi_protocol::{
-    CodeIdentityDigest, Digest, ModelName, ModelRef, PrincipalId, RequestId, ServiceId,
+    AliasName, CodeIdentityDigest, Digest, GroupName, ModelId, ModelName, ModelRef, ModelTarget,
+    PrincipalId, RequestId, ServiceId,
 };
 
-use crate::support::{assert_remade, counting, list, number, parsed, text, vectors, with};
-use crate::values::{identity, model_text, owner_seed, service_seed, user_seed};
+use crate::support::{assert_remade, bytes, counting, list, number, text, vectors, with};
+use crate::values::{grantor_seed, identity, model_text, owner_seed, service_seed, user_seed};
 
 fn padding() -> &'static Value {
     static FILE: OnceLock<Value> = OnceLock::new();
@@ -71,6 +72,7 @@ fn identity_recipes() -> Vec<Value> {
         json!({ "name": "the first test of RFC 8032, section 7.1", "seed": rfc_8032 }),
         json!({ "name": "the owner in these vectors", "seed": owner_seed() }),
         json!({ "name": "the user in these vectors", "seed": user_seed() }),
+        json!({ "name": "the grantor in these vectors", "seed": grantor_seed() }),
         json!({ "name": "the KeyService in these vectors", "seed": service_seed() }),
     ]
 }
@@ -104,11 +106,28 @@ fn id_recipes() -> Vec<Value> {
             "res.net-50_v2",
         ),
         case("the longest model name", "model_name", &"a".repeat(64)),
+        case("the shortest alias", "alias", "s"),
+        case("an alias like a version", "alias", "v1"),
+        case("the longest alias", "alias", &"a".repeat(64)),
+        case("a group", "group", "study-7"),
+        case("a group that begins with a digit", "group", "2026"),
+        case("a model id", "model_id", &format!("{owner}/m")),
         case("a model version", "model", &model_text(3)),
         case(
             "the highest model version",
             "model",
             &format!("{owner}/m@4294967295"),
+        ),
+        case("a target by its version", "target", &model_text(3)),
+        case(
+            "a target by an alias",
+            "target",
+            &format!("{owner}/m@stable"),
+        ),
+        case(
+            "a target by an alias of one letter",
+            "target",
+            &format!("{owner}/m@e"),
         ),
     ]
 }
@@ -129,7 +148,11 @@ fn read_id(kind: &str, text: &str) -> Option<(String, Vec<u8>)> {
         "digest" => both::<Digest>(text),
         "request" => both::<RequestId>(text),
         "model_name" => both::<ModelName>(text),
+        "alias" => both::<AliasName>(text),
+        "group" => both::<GroupName>(text),
+        "model_id" => both::<ModelId>(text),
         "model" => both::<ModelRef>(text),
+        "target" => both::<ModelTarget>(text),
         other => panic!("no kind of id '{other}'"),
     }
 }
@@ -169,13 +192,26 @@ fn refused_texts() -> Vec<Value> {
         "a\u{0}",
         &"a".repeat(65),
     ];
-    refused.extend(names.map(|name| json!({ "kind": "model_name", "text": name })));
-    let versions = ["0", "01", "+1", "", "-1", "4294967296", "1 ", "1@1", "x"];
-    refused.extend(
-        versions.map(|version| json!({ "kind": "model", "text": format!("{owner}/m@{version}") })),
-    );
-    let models = ["m@1".to_owned(), format!("{owner}/m"), owner.clone()];
-    refused.extend(models.map(|model| json!({ "kind": "model", "text": model })));
+    for kind in ["model_name", "alias", "group"] {
+        refused.extend(names.map(|name| json!({ "kind": kind, "text": name })));
+    }
+    refused.extend(["1", "7b", "4294967295"].map(|name| json!({ "kind": "alias", "text": name })));
+    let versions = ["0", "01", "+1", "", "-1", "4294967296", "1 ", "1@1"];
+    for kind in ["model", "target"] {
+        refused.extend(
+            versions.map(|version| json!({ "kind": kind, "text": format!("{owner}/m@{version}") })),
+        );
+        let models = ["m@1".to_owned(), format!("{owner}/m"), owner.clone()];
+        refused.extend(models.map(|model| json!({ "kind": kind, "text": model })));
+    }
+    refused.push(json!({ "kind": "model", "text": format!("{owner}/m@stable") }));
+    refused.push(json!({ "kind": "target", "text": format!("{owner}/m@Stable") }));
+    let ids = [
+        "m".to_owned(),
+        format!("{owner}/m@1"),
+        format!("{owner}/a/b"),
+    ];
+    refused.extend(ids.map(|id| json!({ "kind": "model_id", "text": id })));
     refused
 }
 
@@ -187,12 +223,30 @@ fn every_identity_and_id_is_remade() {
 
 #[test]
 fn what_an_id_is_encoded_as_reads_back_as_the_id() {
+    fn read<T>(case: &Value) -> String
+    where
+        T: ToString + for<'b> minicbor::Decode<'b, ()> + minicbor::Encode<()>,
+    {
+        let bytes = bytes(case, "cbor");
+        let id: T = cbor::decode(&bytes, bytes.len()).unwrap();
+        id.to_string()
+    }
     for case in list(ids(), "ids") {
-        let bytes = hex::decode(text(case, "cbor")).unwrap();
-        if text(case, "kind") == "model" {
-            let model: ModelRef = cbor::decode(&bytes, bytes.len()).unwrap();
-            assert_eq!(model, parsed(case, "text"));
-        }
+        let written = match text(case, "kind") {
+            "principal" => read::<PrincipalId>(case),
+            "service" => read::<ServiceId>(case),
+            "code_identity" => read::<CodeIdentityDigest>(case),
+            "digest" => read::<Digest>(case),
+            "request" => read::<RequestId>(case),
+            "model_name" => read::<ModelName>(case),
+            "alias" => read::<AliasName>(case),
+            "group" => read::<GroupName>(case),
+            "model_id" => read::<ModelId>(case),
+            "model" => read::<ModelRef>(case),
+            "target" => read::<ModelTarget>(case),
+            other => panic!("no kind of id '{other}'"),
+        };
+        assert_eq!(written, text(case, "written"));
     }
 }
 

@@ -130,6 +130,35 @@ where
     text(case, field).parse().unwrap()
 }
 
+/// A list of texts that are parsed.
+pub(crate) fn parsed_list<T: FromStr>(case: &Value, field: &str) -> Vec<T>
+where
+    T::Err: std::fmt::Debug,
+{
+    let items = list(case, field).iter();
+    items
+        .map(|item| item.as_str().unwrap().parse().unwrap())
+        .collect()
+}
+
+/// A field that may be absent, which the files write as `null`.
+pub(crate) fn optional<'a, T>(
+    case: &'a Value,
+    field: &str,
+    read: impl Fn(&'a Value, &str) -> T,
+) -> Option<T> {
+    let given = case.get(field).unwrap_or_else(|| panic!("no {field}"));
+    (!given.is_null()).then(|| read(case, field))
+}
+
+/// A choice: the name of the variant, and what it holds.
+pub(crate) fn variant(value: &Value) -> (&str, &Value) {
+    let fields = value.as_object().unwrap();
+    assert_eq!(fields.len(), 1, "one variant: {value}");
+    let (kind, content) = fields.iter().next().unwrap();
+    (kind, content)
+}
+
 /// `length` bytes that count upwards from `start`: recognisable, and nowhere all equal.
 pub(crate) fn counting(start: u8, length: u8) -> String {
     let bytes: Vec<u8> = (0..length).map(|i| start.wrapping_add(i)).collect();

@@ -3,9 +3,10 @@
 use serde_json::{Value, json};
 use sesemi_protocol::envelope::{Path, Report, Route, Steps};
 use sesemi_protocol::package::{Dimension, Manifest, ModelFormat, TensorSpec};
-use sesemi_protocol::receipt::StatePoint;
+use sesemi_protocol::receipt::{Point, StatePoint};
+use sesemi_protocol::release::{NamedScope, RequestKeyName};
 use sesemi_protocol::tensor::{DataType, Tensor};
-use sesemi_protocol::{Refusal, RefusalCode, SecretKey, SigningIdentity};
+use sesemi_protocol::{ModelVersion, Refusal, RefusalCode, SecretKey, SigningIdentity};
 
 use crate::support::{array, bytes, counting, list, number, parsed, text};
 
@@ -25,7 +26,7 @@ pub(crate) const DATA_TYPES: [DataType; 13] = [
     DataType::Bf16,
 ];
 
-pub(crate) const REFUSAL_CODES: [RefusalCode; 18] = [
+pub(crate) const REFUSAL_CODES: [RefusalCode; 25] = [
     RefusalCode::Malformed,
     RefusalCode::NotAuthentic,
     RefusalCode::UnknownPrincipal,
@@ -44,6 +45,13 @@ pub(crate) const REFUSAL_CODES: [RefusalCode; 18] = [
     RefusalCode::DeadlineExceeded,
     RefusalCode::KeyServiceUnavailable,
     RefusalCode::Internal,
+    RefusalCode::NotPermitted,
+    RefusalCode::NotFound,
+    RefusalCode::TooMany,
+    RefusalCode::Unwritable,
+    RefusalCode::Locked,
+    RefusalCode::HandedOver,
+    RefusalCode::ClockSkew,
 ];
 
 /// Owner of the models in the vectors: the principal of the seed 00 01 02 .. 1f.
@@ -54,6 +62,11 @@ pub(crate) fn owner_seed() -> String {
 /// User in the vectors: the principal of the seed 20 21 22 .. 3f.
 pub(crate) fn user_seed() -> String {
     counting(0x20, 32)
+}
+
+/// Whom the owner lets grant in the vectors: the principal of the seed a0 a1 a2 .. bf.
+pub(crate) fn grantor_seed() -> String {
+    counting(0xa0, 32)
 }
 
 /// KeyService in the vectors: the identity of the seed 40 41 42 .. 5f.
@@ -83,15 +96,52 @@ pub(crate) fn route(value: &Value) -> Route {
         user: parsed(value, "user"),
         model: parsed(value, "model"),
         request: parsed(value, "request"),
+        key: key_name(&value["key"]),
+    }
+}
+
+pub(crate) fn key_name(value: &Value) -> RequestKeyName {
+    RequestKeyName {
+        scope: match text(value, "scope") {
+            "model" => NamedScope::Model,
+            "all_models" => NamedScope::AllModels,
+            other => panic!("no scope '{other}'"),
+        },
         epoch: number(value, "epoch"),
+    }
+}
+
+pub(crate) fn version(value: &Value, field: &str) -> ModelVersion {
+    ModelVersion::new(number(value, field)).unwrap()
+}
+
+pub(crate) fn point(value: &Value) -> Point {
+    Point {
+        sequence: number(value, "sequence"),
+        chain: parsed(value, "chain"),
     }
 }
 
 pub(crate) fn state_point(value: &Value) -> StatePoint {
     StatePoint {
         service: parsed(value, "service"),
-        sequence: number(value, "sequence"),
+        point: point(&value["point"]),
     }
+}
+
+/// A point for a recipe, with a chain that nobody computed.
+pub(crate) fn some_point(sequence: u64) -> Value {
+    json!({ "sequence": sequence, "chain": counting(0xc0, 32) })
+}
+
+/// Before the first entry.
+pub(crate) fn start() -> Value {
+    json!({ "sequence": 0, "chain": "00".repeat(32) })
+}
+
+/// A point of the vectors' service for a recipe.
+pub(crate) fn state_at(point: Value) -> Value {
+    json!({ "service": key_id(&service_seed()), "point": point })
 }
 
 pub(crate) fn data_type(name: &str) -> DataType {
@@ -141,6 +191,7 @@ pub(crate) fn report(value: &Value) -> Report {
             open_us: number(value, "open_us"),
             run_us: number(value, "run_us"),
         },
+        version: version(value, "version"),
     }
 }
 
