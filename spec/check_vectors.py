@@ -2,7 +2,8 @@
 
 Every positive vector is made again from its inputs and compared byte for byte, then opened or verified; signed messages
 and envelopes a second time by pycose, and the ciphertext of every model package by Tink itself, which also has to write
-the same bytes. Every negative vector must be refused, for the reason that the file gives. Exits with 1 on any mismatch.
+the same bytes. The log is chained again from its first entry, and whom each entry concerns is decided again. Every
+negative vector must be refused, for the reason that the file gives. Exits with 1 on any mismatch.
 
     python3 -m venv venv && venv/bin/pip install -r spec/requirements.txt && venv/bin/python spec/check_vectors.py
 """
@@ -105,42 +106,142 @@ def record(required, optional=None):
     )
 
 
+def fields(*required, optional=()):
+    """A tuple. Optional items stand as null where others follow, and are left out at the end."""
+    schemas = [*required, *optional]
+    return lambda v: (
+        is_list(v)
+        and len(required) <= len(v) <= len(schemas)
+        and all(f(x) or (x is None and f in optional) for f, x in zip(schemas, v))
+        and not (len(v) > len(required) and v[-1] is None)
+    )
+
+
+def maybe(schema):
+    """An optional item of a tuple that stands before others."""
+    return lambda v: v is None or schema(v)
+
+
 def choice(variants):
     """`[index, [fields]]`."""
     return lambda v: array(uint(32), is_list)(v) and v[0] in variants and variants[v[0]](v[1])
 
 
 NAME = r"[a-z0-9][a-z0-9._-]{0,63}"
+ALIAS = r"[a-z][a-z0-9._-]{0,63}"
 ID = bstr(32)
 VERSION = uint(32, least=1)
-MODEL = array(array(ID, tstr(NAME)), VERSION)
-STATE_POINT = record({0: ID, 1: uint(64)})
-REFUSAL = record({0: lambda v: uint(32)(v) and 1 <= v <= 18, 1: tstr()})
+MODEL_ID = array(ID, tstr(NAME))
+MODEL = array(MODEL_ID, VERSION)
+TARGET = array(MODEL_ID, lambda v: VERSION(v) or tstr(ALIAS)(v))
+POINT = record({0: uint(64), 1: ID})
+STATE_POINT = record({0: ID, 1: POINT})
+KEY_NAME = array(uint(1), uint(32))  # a key for the model in question, or for all
+REFUSAL_CODE = lambda v: uint(32)(v) and 1 <= v <= 25
+REFUSAL = record({0: REFUSAL_CODE, 1: tstr()})
 DATA_TYPE = lambda v: uint(32)(v) and v <= 12
 TENSOR_INFO = record({0: tstr(), 1: DATA_TYPE, 2: list_of(uint(64)), 3: uint(64)})
-ROUTE = record({0: ID, 1: MODEL, 2: bstr(16), 3: uint(32)})
+ROUTE = record({0: ID, 1: TARGET, 2: bstr(16), 3: KEY_NAME})
 REQUEST_HEAD = record({0: list_of(TENSOR_INFO), 1: list_of(tstr()), 2: STATE_POINT})
-REPORT = record({0: lambda v: uint(32)(v) and v <= 2, 1: record({i: uint(64) for i in range(5)})})
+REPORT = record({0: lambda v: uint(32)(v) and v <= 2, 1: record({i: uint(64) for i in range(5)}), 2: VERSION})
 RESPONSE_HEAD = record({0: list_of(TENSOR_INFO), 1: REPORT}, {2: REFUSAL})
 DIMENSION = choice({0: array(uint(64)), 1: array()})
 TENSOR_SPEC = record({0: tstr(), 1: DATA_TYPE, 2: list_of(DIMENSION)})
 MANIFEST = record({0: lambda v: type(v) is int and v == 1, 1: list_of(TENSOR_SPEC), 2: list_of(TENSOR_SPEC)})
+VERSIONS = choice({0: array(), 1: array(VERSION), 2: array(tstr(ALIAS))})
+SUBJECT = choice({0: array(ID), 1: array(tstr(NAME))})
+SCOPE = choice({0: array(), 1: array(MODEL_ID)})
+ROLE = uint(1)
+TIME = uint(64)
 ACTION = choice({
     0: array(bstr(32)),
-    1: array(tstr(NAME), VERSION, bstr(32), ID),
-    2: array(tstr(NAME), VERSION, ID, ID),
-    3: array(MODEL, uint(32), bstr(32), list_of(ID)),
+    1: array(tstr(NAME), VERSION, ID, ID),
+    2: array(tstr(NAME), VERSION),
+    3: array(tstr(NAME), tstr(ALIAS), VERSION),
+    4: array(tstr(NAME), tstr(ALIAS)),
+    5: fields(tstr(NAME), optional=[uint(32)]),
+    6: array(ID, tstr(NAME), VERSIONS, SUBJECT, list_of(ID), maybe(TIME), tstr()),
+    7: array(ID, list_of(uint(64))),
+    8: array(ID, tstr(NAME), ID),
+    9: array(ID, tstr(NAME), ID),
+    10: fields(ID, ROLE, optional=[TIME]),
+    11: array(ID, ROLE),
+    12: fields(SCOPE, uint(32), ID, list_of(ID), optional=[TIME]),
+    13: array(SCOPE, uint(32), TIME),
+    14: array(list_of(ID), uint(8)),
+    15: array(ID, ID),
 })
-COMMAND = record({0: ID, 1: uint(64), 2: ACTION})
-RECEIPT = record({0: STATE_POINT, 1: ID, 2: ID, 3: ID})
-RELEASE_REQUEST = record({0: MODEL, 1: ID, 2: uint(32), 3: uint(64)})
-LEASE = record({0: bstr(32), 1: ID, 2: bstr(32), 3: uint(32), 4: STATE_POINT})
+COMMAND = record({0: ID, 1: uint(64), 2: POINT, 3: ACTION})
+RECEIPT = record({0: STATE_POINT, 1: ID, 2: ID})
+HEAD = record({0: STATE_POINT, 1: TIME})
+
+QUESTION = choice({
+    0: array(ID, maybe(tstr(NAME)), uint(64)),
+    1: array(uint(64)),
+    2: fields(ID, TARGET, ID, optional=[KEY_NAME]),
+    3: array(ID, uint(64)),
+    4: array(uint(64)),
+    5: fields(ID, optional=[tstr(NAME)]),
+    6: array(ID, uint(64)),
+    7: array(),
+})
+QUERY = record({0: ID, 1: TIME, 2: POINT, 3: QUESTION})
+GRANT_VIEW = record(
+    {0: uint(64), 1: MODEL_ID, 2: VERSIONS, 3: SUBJECT, 4: list_of(ID), 6: tstr(), 7: ID}, {5: TIME}
+)
+REQUEST_KEY_VIEW = record({0: SCOPE, 1: uint(32), 2: ID, 3: list_of(ID)}, {4: TIME})
+ALIAS_VIEW = record({0: tstr(ALIAS), 1: VERSION})
+MODEL_VIEW = record({0: tstr(NAME), 1: list_of(VERSION), 2: list_of(ALIAS_VIEW)}, {3: uint(32)})
+PERSON_VIEW = choice({0: array(tstr(NAME), ID), 1: fields(ID, ROLE, optional=[TIME])})
+FINDING = choice({
+    0: array(lambda v: type(v) is bool),
+    1: fields(optional=[VERSION]),
+    2: array(uint(64), uint(2)),
+    3: array(KEY_NAME, uint(2)),
+})
+EXPLANATION = record({2: uint(32), 3: list_of(FINDING)}, {0: MODEL, 1: REFUSAL_CODE})
+AUDIT_ITEM = choice({0: array(bstr()), 1: array(ID)})
+SHARE = lambda v: (
+    record({0: ID, 1: uint(8), 2: uint(8), 3: uint(8), 4: bstr(32)})(v) and 1 <= v[1] <= v[2] and 2 <= v[3] <= v[2] <= 16
+)
+ANSWER = choice({
+    0: array(list_of(GRANT_VIEW)),
+    1: array(EXPLANATION),
+    2: array(POINT, list_of(AUDIT_ITEM)),
+    3: array(list_of(REQUEST_KEY_VIEW)),
+    4: array(list_of(MODEL_VIEW)),
+    5: array(list_of(PERSON_VIEW)),
+    6: array(SHARE),
+})
+
+RELEASED = record({0: ID, 1: MODEL, 2: KEY_NAME, 3: uint(64), 4: ID, 5: ID, 6: uint(32)})
+RECORD = choice({
+    0: array(bstr(32), ID, ID),
+    1: array(bstr()),
+    2: array(RELEASED),
+    3: array(bstr()),
+    4: array(ID, ID),
+    5: array(ID, ID),
+    6: array(ID, ID, list_of(uint(8))),
+})
+ENTRY = record({0: bstr(16), 1: TIME, 2: uint(64), 3: RECORD})
+
+RELEASE_REQUEST = record({0: TARGET, 1: ID, 2: KEY_NAME, 3: POINT})
+LEASE = record({0: MODEL, 1: bstr(32), 2: ID, 3: bstr(32), 4: uint(32), 5: STATE_POINT})
+OUTCOME = choice({0: array(LEASE), 1: array(REFUSAL)})
+UPGRADE = record({0: ID, 1: ID, 2: list_of(ID)})
+STATUS = record({0: bstr(), 1: list_of(ID), 2: uint(8), 3: list_of(UPGRADE)})
 WIRE = {
     "release_request": RELEASE_REQUEST,
     "lease": LEASE,
-    "call": record({0: uint(64), 1: choice({0: array(bstr()), 1: array(RELEASE_REQUEST), 2: array()})}),
+    "share": SHARE,
+    "call": record({0: uint(64), 1: choice({
+        0: fields(bstr(), optional=[bstr(32)]), 1: array(list_of(RELEASE_REQUEST)), 2: array(POINT), 3: array(bstr()),
+        4: array(SHARE), 5: array(ID), 6: array(ID),
+    })}),
     "reply": record({0: uint(64), 1: choice({
-        0: array(bstr()), 1: array(LEASE), 2: array(uint(64)), 3: array(REFUSAL), 4: array(uint(64)),
+        0: array(bstr()), 1: array(list_of(OUTCOME)), 2: array(STATUS), 3: array(REFUSAL), 4: array(uint(64)),
+        5: array(ANSWER), 6: array(record({0: ID, 1: uint(8), 2: uint(8)})), 7: array(ID, bstr(32)), 8: array(POINT),
     })}),
 }
 
@@ -151,19 +252,62 @@ SIZES = [1, 1, 2, 4, 8, 1, 2, 4, 8, 2, 4, 8, 2]
 REFUSALS = (
     "malformed not_authentic unknown_principal unknown_model not_granted no_request_key not_attested replayed "
     "already_exists stale_state wrong_service model_unavailable invalid_input engine_failed busy deadline_exceeded "
-    "keyservice_unavailable internal"
+    "keyservice_unavailable internal not_permitted not_found too_many unwritable locked handed_over clock_skew"
 ).split()
 
 
-def model_of(text):
-    match = re.fullmatch(rf"([0-9a-f]{{64}})/({NAME})@([1-9][0-9]*)", text, re.ASCII)
-    if match is None or int(match[3]) >= 1 << 32:
+def model_id_of(text):
+    match = re.fullmatch(rf"([0-9a-f]{{64}})/({NAME})", text, re.ASCII)
+    if match is None:
         raise Refused("text", text)
-    return [[unhex(match[1]), match[2]], int(match[3])]
+    return [unhex(match[1]), match[2]]
+
+
+def model_of(text):
+    model, at, version = text.rpartition("@")
+    if not at or re.fullmatch(r"[1-9][0-9]*", version, re.ASCII) is None or int(version) >= 1 << 32:
+        raise Refused("text", text)
+    return [model_id_of(model), int(version)]
+
+
+def target_of(text):
+    model, _, alias = text.rpartition("@")
+    return [model_id_of(model), alias] if re.fullmatch(ALIAS, alias, re.ASCII) else model_of(text)
+
+
+def variant_of(value):
+    """A choice as the files write it: the name of the variant, and what it holds."""
+    [(kind, content)] = value.items()
+    return kind, content
+
+
+def tuple_of(*items):
+    """The fields of a variant: absent ones are null, and left out at the end."""
+    items = list(items)
+    while items and items[-1] is None:
+        items.pop()
+    return items
+
+
+def unhex_all(texts):
+    return [unhex(text) for text in texts]
+
+
+def point_of(value):
+    return {0: value["sequence"], 1: unhex(value["chain"])}
 
 
 def state_of(value):
-    return {0: unhex(value["service"]), 1: value["sequence"]}
+    return {0: unhex(value["service"]), 1: point_of(value["point"])}
+
+
+def key_name_of(value):
+    return [["all_models", "model"].index(value["scope"]), value["epoch"]]
+
+
+def given(map_of_fields):
+    """A record without its absent fields."""
+    return {key: value for key, value in map_of_fields.items() if value is not None}
 
 
 def refusal_of(value):
@@ -171,12 +315,22 @@ def refusal_of(value):
 
 
 def release_of(value):
-    return {0: model_of(value["model"]), 1: unhex(value["user"]), 2: value["epoch"], 3: value["at_least"]}
+    return {
+        0: target_of(value["model"]), 1: unhex(value["user"]), 2: key_name_of(value["key"]), 3: point_of(value["seen"]),
+    }
 
 
 def lease_of(value):
-    keys = [unhex(value[field]) for field in ("model_key", "manifest", "request_key")]
-    return {0: keys[0], 1: keys[1], 2: keys[2], 3: value["seconds"], 4: state_of(value["state"])}
+    return {
+        0: model_of(value["model"]), 1: unhex(value["model_key"]), 2: unhex(value["manifest"]),
+        3: unhex(value["request_key"]), 4: value["seconds"], 5: state_of(value["state"]),
+    }
+
+
+def share_of(value):
+    return {
+        0: unhex(value["service"]), 1: value["index"], 2: value["of"], 3: value["threshold"], 4: unhex(value["value"]),
+    }
 
 
 def manifest_of(value):
@@ -186,29 +340,176 @@ def manifest_of(value):
     return {0: 1, 1: [spec(s) for s in value["inputs"]], 2: [spec(s) for s in value["outputs"]]}
 
 
+def versions_of(value):
+    kind, content = variant_of(value)
+    return {"all": lambda: [0, []], "exact": lambda: [1, [content]], "alias": lambda: [2, [content]]}[kind]()
+
+
+def subject_of(value):
+    kind, content = variant_of(value)
+    return [0, [unhex(content)]] if kind == "user" else [1, [content]]
+
+
+def scope_of(value):
+    kind, content = variant_of(value)
+    return [0, []] if kind == "all_models" else [1, [model_id_of(content)]]
+
+
+def role_of(value):
+    return ["grantor", "auditor"].index(value["role"])
+
+
 def action_of(value):
-    [(kind, f)] = value.items()
-    if kind == "register":
-        return [0, [unhex(f["public_key"])]]
-    if kind == "put_model_key":
-        return [1, [f["name"], f["version"], unhex(f["key"]), unhex(f["manifest"])]]
-    if kind == "grant":
-        return [2, [f["name"], f["version"], unhex(f["user"]), unhex(f["code"])]]
-    return [3, [model_of(f["model"]), f["epoch"], unhex(f["key"]), [unhex(code) for code in f["codes"]]]]
+    kind, f = variant_of(value)
+    ids = lambda *names: [unhex(f[name]) for name in names]
+    member = lambda: [unhex(f["owner"]), f["group"], unhex(f["user"])]
+    actions = {
+        "register": lambda: ids("public_key"),
+        "put_model": lambda: [f["name"], f["version"], *ids("key", "manifest")],
+        "retire_model": lambda: [f["name"], f["version"]],
+        "set_alias": lambda: [f["name"], f["alias"], f["version"]],
+        "remove_alias": lambda: [f["name"], f["alias"]],
+        "set_lease": lambda: tuple_of(f["name"], f["seconds"]),
+        "grant": lambda: [
+            *ids("owner"), f["name"], versions_of(f["versions"]), subject_of(f["subject"]), unhex_all(f["codes"]),
+            f["expires"], f["note"],
+        ],
+        "revoke": lambda: [*ids("owner"), f["grants"]],
+        "add_member": member,
+        "remove_member": member,
+        "delegate": lambda: tuple_of(unhex(f["to"]), role_of(f), f["expires"]),
+        "end_delegation": lambda: [unhex(f["to"]), role_of(f)],
+        "put_request_key": lambda: tuple_of(
+            scope_of(f["scope"]), f["epoch"], unhex(f["key"]), unhex_all(f["codes"]), f["earlier_end"]
+        ),
+        "end_request_key": lambda: [scope_of(f["scope"]), f["epoch"], f["at"]],
+        "name_custodians": lambda: [unhex_all(f["custodians"]), f["threshold"]],
+        "approve_upgrade": lambda: ids("code", "policy"),
+    }
+    return [list(actions).index(kind), actions[kind]()]
 
 
-def body_of(value):
-    [(kind, content)] = value["body"].items()
-    body = {
-        "submit": lambda: [0, [unhex(content)]],
-        "release": lambda: [1, [release_of(content)]],
-        "state": lambda: [2, [] if content is None else [content]],
-        "receipt": lambda: [0, [unhex(content)]],
-        "lease": lambda: [1, [lease_of(content)]],
-        "refused": lambda: [3, [refusal_of(content)]],
-        "sequence_behind": lambda: [4, [content]],
+def question_of(value):
+    kind, f = variant_of(value)
+    questions = {
+        "grants": lambda: [unhex(f["owner"]), f["name"], f["after"]],
+        "grants_to_me": lambda: [f["after"]],
+        "explain": lambda: tuple_of(
+            unhex(f["user"]), target_of(f["model"]), unhex(f["code"]), f["key"] and key_name_of(f["key"])
+        ),
+        "audit": lambda: [unhex(f["of"]), f["after"]],
+        "request_keys": lambda: [f["after"]],
+        "models": lambda: tuple_of(unhex(f["owner"]), f["after"]),
+        "people": lambda: [unhex(f["owner"]), f["after"]],
+        "share": lambda: [],
+    }
+    return [list(questions).index(kind), questions[kind]()]
+
+
+def grant_view_of(v):
+    return given({
+        0: v["id"], 1: model_id_of(v["model"]), 2: versions_of(v["versions"]), 3: subject_of(v["subject"]),
+        4: unhex_all(v["codes"]), 5: v["expires"], 6: v["note"], 7: unhex(v["by"]),
+    })
+
+
+def request_key_view_of(v):
+    return given({
+        0: scope_of(v["scope"]), 1: v["epoch"], 2: unhex(v["key"]), 3: unhex_all(v["codes"]), 4: v["ends"],
+    })
+
+
+def model_view_of(v):
+    aliases = [{0: alias["alias"], 1: alias["version"]} for alias in v["aliases"]]
+    return given({0: v["name"], 1: v["versions"], 2: aliases, 3: v["lease_seconds"]})
+
+
+def person_view_of(value):
+    kind, f = variant_of(value)
+    if kind == "member":
+        return [0, [f["group"], unhex(f["user"])]]
+    return [1, tuple_of(unhex(f["to"]), role_of(f), f["expires"])]
+
+
+def finding_of(value):
+    kind, f = variant_of(value)
+    of_grant = ["allows", "other_version", "other_code", "expired"]
+    of_key = ["allows", "missing", "other_code", "ended"]
+    return {
+        "user": lambda: [0, [f]],
+        "version": lambda: [1, tuple_of(f)],
+        "grant": lambda: [2, [f["id"], of_grant.index(f["verdict"])]],
+        "request_key": lambda: [3, [key_name_of(f["name"]), of_key.index(f["verdict"])]],
     }[kind]()
-    return {0: value["number"], 1: body}
+
+
+def explanation_of(v):
+    return given({
+        0: v["allowed"] and model_of(v["allowed"]), 1: v["refused"] and REFUSALS.index(v["refused"]) + 1,
+        2: v["seconds"], 3: [finding_of(finding) for finding in v["findings"]],
+    })
+
+
+def item_of(value):
+    kind, content = variant_of(value)
+    return [["shown", "hidden"].index(kind), [unhex(content)]]
+
+
+def answer_of(value):
+    kind, content = variant_of(value)
+    every = lambda one: [[one(v) for v in content]]
+    answers = {
+        "grants": lambda: every(grant_view_of),
+        "explanation": lambda: [explanation_of(content)],
+        "audit": lambda: [point_of(content["from"]), [item_of(item) for item in content["items"]]],
+        "request_keys": lambda: every(request_key_view_of),
+        "models": lambda: every(model_view_of),
+        "people": lambda: every(person_view_of),
+        "share": lambda: [share_of(content)],
+    }
+    return [list(answers).index(kind), answers[kind]()]
+
+
+def outcome_of(value):
+    kind, content = variant_of(value)
+    return [0, [lease_of(content)]] if kind == "lease" else [1, [refusal_of(content)]]
+
+
+def status_of(v):
+    upgrade = lambda u: {0: unhex(u["code"]), 1: unhex(u["policy"]), 2: unhex_all(u["approved_by"])}
+    return {
+        0: unhex(v["head"]), 1: unhex_all(v["custodians"]), 2: v["threshold"], 3: [upgrade(u) for u in v["upgrades"]],
+    }
+
+
+def call_of(value):
+    kind, content = variant_of(value["body"])
+    calls = {
+        "submit": lambda: tuple_of(unhex(content["signed"]), content["key"] and unhex(content["key"])),
+        "release": lambda: [[release_of(request) for request in content]],
+        "status": lambda: [point_of(content["seen"])],
+        "query": lambda: [unhex(content)],
+        "unlock": lambda: [share_of(content)],
+        "hand_over": lambda: [unhex(content["policy"])],
+        "retire": lambda: [unhex(content["policy"])],
+    }
+    return {0: value["number"], 1: [list(calls).index(kind), calls[kind]()]}
+
+
+def reply_of(value):
+    kind, content = variant_of(value["body"])
+    replies = {
+        "receipt": lambda: [unhex(content)],
+        "released": lambda: [[outcome_of(outcome) for outcome in content]],
+        "status": lambda: [status_of(content)],
+        "refused": lambda: [refusal_of(content)],
+        "sequence_behind": lambda: [content],
+        "answer": lambda: [answer_of(content)],
+        "locked": lambda: [{0: unhex(content["service"]), 1: content["threshold"], 2: content["received"]}],
+        "hand_over": lambda: [unhex(content["service"]), unhex(content["key"])],
+        "retired": lambda: [point_of(content)],
+    }
+    return {0: value["number"], 1: [list(replies).index(kind), replies[kind]()]}
 
 
 # --- Envelopes (envelope.md) ---------------------------------------------------------------------------------------
@@ -281,9 +582,10 @@ def read_request_header(protected):
 
 
 def binding_of(route, digest=None):
-    user, ((owner, name), version), request, epoch = (route[i] for i in range(4))
+    user, ((owner, name), version), request, (scope, epoch) = (route[i] for i in range(4))
     label = "sesemi/v1/request" if digest is None else "sesemi/v1/response"
-    return encode([label, user, [owner, name], version, epoch, request] + ([] if digest is None else [digest]))
+    items = [label, user, [owner, name], version, [scope, epoch], request]
+    return encode(items + ([] if digest is None else [digest]))
 
 
 def decrypt(key, iv, ciphertext, protected, binding):
@@ -318,7 +620,9 @@ def digest_of(request):
 
 
 def route_of(value):
-    return {0: unhex(value["user"]), 1: model_of(value["model"]), 2: unhex(value["request"]), 3: value["epoch"]}
+    return {
+        0: unhex(value["user"]), 1: target_of(value["model"]), 2: unhex(value["request"]), 3: key_name_of(value["key"]),
+    }
 
 
 def infos_of(tensors):
@@ -359,7 +663,7 @@ def check_response(case, requests):
     request = requests[case["request"]]
     times = [case["report"][step] for step in ("queue_us", "key_us", "load_us", "open_us", "run_us")]
     path = ["cold", "warm", "hot"].index(case["report"]["path"])
-    head = {0: infos_of(case["outputs"]), 1: {0: path, 1: dict(enumerate(times))}}
+    head = {0: infos_of(case["outputs"]), 1: {0: path, 1: dict(enumerate(times)), 2: case["report"]["version"]}}
     if case["refusal"] is not None:
         head[2] = refusal_of(case["refusal"])
     made = seal(
@@ -530,7 +834,7 @@ def refuse_package(case, packages):
     open_package(package, key, model, unhex(field("manifest_digest")))
 
 
-# --- Commands and receipts (commands-and-receipts.md) --------------------------------------------------------------
+# --- Signed messages (commands-and-receipts.md, queries.md) --------------------------------------------------------------
 
 
 def protected_of(key_id):
@@ -578,50 +882,252 @@ def verify(message, public, label):
     return payload
 
 
+def ascending(items):
+    return all(before < after for before, after in zip(items, items[1:]))
+
+
+def sensible(action):
+    """What a reader checks of an action without knowing anything else."""
+    index, f = action
+    codes = lambda codes: 1 <= len(codes) <= 64 and ascending(codes)
+    # Unicode's category Cc: C0, DEL and C1.
+    control = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+    return {
+        5: lambda: len(f) == 1 or 1 <= f[1] <= 3600,
+        6: lambda: codes(f[4]) and len(f[6].encode()) <= 256 and not control.search(f[6]),
+        7: lambda: 1 <= len(f[1]) <= 256 and ascending(f[1]),
+        12: lambda: codes(f[3]) and f[1] >= 1,
+        14: lambda: 2 <= len(f[0]) <= 16 and ascending(f[0]) and 2 <= f[1] <= len(f[0]),
+    }.get(index, lambda: True)()
+
+
 def verify_command(message, public):
     if public is None:
         _, _, payload, _ = read_sign1(message)
-        index, fields = decode(payload, COMMAND, "content")[2]
+        index, fields_of_action = decode(payload, COMMAND, "content")[3]
         if index != 0:
             raise Refused("party", "the signer is not registered")
-        public = fields[0]
+        public = fields_of_action[0]
     command = decode(verify(message, public, "sesemi/v1/command"), COMMAND, "content")
-    index, fields = command[2]
-    if index == 3 and not 1 <= len(fields[3]) <= 64:
-        raise Refused("party", "number of codes")
+    if not sensible(command[3]):
+        raise Refused("action")
     return command
 
 
 def verify_receipt(message, public, command):
     receipt = decode(verify(message, public, "sesemi/v1/receipt"), RECEIPT, "content")
-    if receipt[0][0] != sha256(public) or receipt[3] != sha256(command):
+    if receipt[0][0] != sha256(public) or receipt[2] != sha256(command):
         raise Refused("party")
     return receipt
 
 
+def verify_head(message, public):
+    head = decode(verify(message, public, "sesemi/v1/head"), HEAD, "content")
+    if head[0][0] != sha256(public):
+        raise Refused("party")
+    return head
+
+
+def verify_query(message, public):
+    return decode(verify(message, public, "sesemi/v1/query"), QUERY, "content")
+
+
+def command_of(case):
+    return {
+        0: unhex(case["service"]), 1: case["sequence"], 2: point_of(case["seen"]), 3: action_of(case["action"]),
+    }
+
+
 def check_command(case):
-    command = {0: unhex(case["service"]), 1: case["sequence"], 2: action_of(case["action"])}
+    command = command_of(case)
     public = check_signed(case, "sesemi/v1/command", command)
     expect(verify_command(unhex(case["bytes"]), public) == command, "reads back as another command")
     if "register" in case["action"]:
         expect(verify_command(unhex(case["bytes"]), None) == command, "does not register")
+    kind, f = variant_of(case["action"])
+    expect((kind in ("put_model", "put_request_key")) == (case["key_beside"] is not None), "key beside the command")
+    if case["key_beside"] is not None:
+        expect(sha256(unhex(case["key_beside"])) == unhex(f["key"]), "commits to another key")
 
 
 def check_receipt(case, commands):
-    receipt = {
-        0: state_of(case["state"]), 1: unhex(case["chain"]), 2: unhex(case["principal"]), 3: unhex(case["command"]),
-    }
+    receipt = {0: state_of(case["state"]), 1: unhex(case["principal"]), 2: unhex(case["command"])}
     public = check_signed(case, "sesemi/v1/receipt", receipt)
     command = unhex(commands[case["command_name"]]["bytes"])
     expect(verify_receipt(unhex(case["bytes"]), public, command) == receipt, "reads back as another receipt")
 
 
+def check_head(case):
+    head = {0: state_of(case["state"]), 1: case["at"]}
+    public = check_signed(case, "sesemi/v1/head", head)
+    expect(verify_head(unhex(case["bytes"]), public) == head, "reads back as another head")
+    return head, public
+
+
 def refuse_signed(case, _):
     public = None if case["public_key"] is None else unhex(case["public_key"])
-    if case["as"] == "command":
-        verify_command(unhex(case["bytes"]), public)
+    message = unhex(case["bytes"])
+    {
+        "command": lambda: verify_command(message, public),
+        "receipt": lambda: verify_receipt(message, public, unhex(case["command"])),
+        "head": lambda: verify_head(message, public),
+    }[case["as"]]()
+
+
+def check_query(case):
+    query = {
+        0: unhex(case["service"]), 1: case["at"], 2: point_of(case["seen"]), 3: question_of(case["question"]),
+    }
+    public = check_signed(case, "sesemi/v1/query", query)
+    expect(verify_query(unhex(case["bytes"]), public) == query, "reads back as another query")
+
+
+def check_answer(case):
+    answer = answer_of(case["answer"])
+    compare(case, {"bytes": encode(answer)})
+    expect(decode(unhex(case["bytes"]), ANSWER, "form", 65536) == answer, "reads back as another answer")
+
+
+def refuse_query(case, _):
+    if case["as"] == "answer":
+        decode(unhex(case["bytes"]), ANSWER, "form", 65536)
     else:
-        verify_receipt(unhex(case["bytes"]), public, unhex(case["command"]))
+        public = Ed25519PrivateKey.from_private_bytes(unhex(case["seed"])).public_key().public_bytes_raw()
+        verify_query(unhex(case["bytes"]), public)
+
+
+# --- The log (audit.md) --------------------------------------------------------------------------------------------
+
+
+def extend(point, digest):
+    """The point after an entry with this digest, which is all of an entry that the chain needs."""
+    number = point[0] + 1
+    return {0: number, 1: sha256(encode([number, point[1]]) + digest)}
+
+
+def follow(point, items):
+    for index, [content] in items:
+        point = extend(point, sha256(content) if index == 0 else content)
+    return point
+
+
+def record_of(value):
+    kind, f = variant_of(value)
+    ids = lambda *names: [unhex(f[name]) for name in names]
+    records = {
+        "founded": lambda: ids("public_key", "code", "policy"),
+        "command": lambda: [sign(f, "sesemi/v1/command", command_of(f))],
+        "released": lambda: [{
+            0: unhex(f["user"]), 1: model_of(f["model"]), 2: key_name_of(f["key"]), 3: f["grant"], 4: unhex(f["code"]),
+            5: unhex(f["evidence"]), 6: f["times"],
+        }],
+        "floor": lambda: [unhex(f)],
+        "handed_over": lambda: ids("code", "policy"),
+        "took_over": lambda: ids("code", "policy"),
+        "recovered": lambda: [*ids("code", "policy"), f["shares"]],
+    }
+    return [list(records).index(kind), records[kind]()]
+
+
+def sign(case, label, payload):
+    private = Ed25519PrivateKey.from_private_bytes(unhex(case["seed"]))
+    protected = protected_of(sha256(private.public_key().public_bytes_raw()))
+    payload = encode(payload)
+    signature = private.sign(to_be_signed(protected, label, payload))
+    return encode(cbor2.CBORTag(18, [protected, {}, payload, signature]))
+
+
+def concerned(entry):
+    """Whom an entry concerns: a set of ids, or None for everybody."""
+    index, f = entry[3]
+    if index == 2:
+        released = f[0]
+        return {released[1][0][0], released[0]}
+    if index != 1:
+        return None
+    signer, _, payload, _ = read_sign1(f[0])
+    kind, action = decode(payload, COMMAND, "content")[3]
+    if kind in (14, 15):
+        return None
+    who = {signer}
+    if kind in (6, 7, 8, 9):
+        who.add(action[0])  # the owner
+    if kind == 6 and action[3][0] == 0:
+        who.add(action[3][1][0])
+    if kind in (8, 9):
+        who.add(action[2])
+    if kind in (10, 11):
+        who.add(action[0])
+    return who
+
+
+def read_entry(public):
+    return decode(public, ENTRY, "form", 192 * 1024)
+
+
+def check_log(entries):
+    """Every entry is made again; the chain, the commands' signers and the links to earlier commands hold."""
+    point, keys, latest, time = {0: 0, 1: bytes(32)}, {}, {}, 0
+    for case in entries:
+        entry = {0: unhex(case["salt"]), 1: case["at"], 2: case["previous"], 3: record_of(case["record"])}
+        public = encode(entry)
+        expect(point == point_of(case["before"]), f"{case['name']}: follows another point")
+        place = encode([point[0] + 1, point[1]])
+        point = extend(point, sha256(public))
+        who = concerned(entry)
+        compare(case, {
+            "public": public, "digest": sha256(public), "place": place,
+            "after": {"sequence": point[0], "chain": point[1].hex()},
+            "concerned": "everybody" if who is None else sorted(id.hex() for id in who),
+        })
+        expect(read_entry(unhex(case["public"])) == entry, f"{case['name']}: reads back otherwise")
+        expect(entry[1] >= time, f"{case['name']}: time falls")
+        time = entry[1]
+        signer = None
+        if entry[3][0] == 1:
+            message = entry[3][1][0]
+            signer = read_sign1(message)[0]
+            command = verify_command(message, keys.get(signer))
+            if command[3][0] == 0:
+                keys[signer] = command[3][1][0]
+        expect(entry[2] == latest.get(signer, 0), f"{case['name']}: previous command")
+        if signer is not None:
+            latest[signer] = point[0]
+    return point
+
+
+def check_view(case, entries):
+    items = [item_of(item) for item in case["items"]]
+    start = point_of(case["from"])
+    compare(case, {"bytes": encode([2, [start, items]])})
+    expect(decode(unhex(case["bytes"]), ANSWER, "form", 65536) == [2, [start, items]], "reads back otherwise")
+    viewer = unhex(case["of"])
+    for entry, (index, [content]) in zip(entries[start[0] :], items, strict=True):
+        public = unhex(entry["public"])
+        who = concerned(read_entry(public))
+        shown = who is None or viewer in who
+        expect((index, content) == ((0, public) if shown else (1, sha256(public))), f"{entry['name']}: another item")
+    end = follow(start, items)
+    expect(end == point_of(case["end"]), "leads to another end")
+    return end
+
+
+def check_audit(audit):
+    end = check_log(audit["entries"])
+    head, public = check_head(audit["head"])
+    founded = read_entry(unhex(audit["entries"][0]["public"]))[3]
+    expect(founded[0] == 0 and founded[1][0] == public, "another service founded the log")
+    expect(head[0][1] == end, "the head is of another point")
+    for view in audit["views"]:
+        expect(check_view(view, audit["entries"]) == end, f"{view['name']}: does not lead to the head")
+    for case in audit["misleading"]:
+        expect(point_of(case["end"]) == end, f"{case['name']}: another end")
+        led = follow(point_of(case["from"]), [item_of(item) for item in case["items"]])
+        expect(led != end, f"{case['name']}: leads to the end")
+
+
+def refuse_entry(case, _):
+    read_entry(unhex(case["bytes"]))
 
 
 # --- Wire, code identity, channel, ids, padding --------------------------------------------------------------------
@@ -629,13 +1135,47 @@ def refuse_signed(case, _):
 
 def check_message(case):
     value = case["value"]
-    make = {"release_request": release_of, "lease": lease_of}.get(case["kind"], body_of)
+    makers = {"release_request": release_of, "lease": lease_of, "share": share_of, "call": call_of, "reply": reply_of}
+    make = makers[case["kind"]]
     compare(case, {"bytes": encode(make(value))})
     expect(decode(unhex(case["bytes"]), WIRE[case["kind"]], "form", 65536) == make(value), "reads back otherwise")
 
 
 def refuse_message(case, _):
     decode(unhex(case["bytes"]), WIRE[case["kind"]], "form", 65536)
+
+
+def share_text(share):
+    line = f"sesemi-share-v1 {share[0].hex()} {share[1]}/{share[2]} threshold {share[3]} {share[4].hex()}"
+    return f"{line} {sha256(b'sesemi/v1/share-checksum' + line.encode())[:4].hex()}"
+
+
+def read_share(text):
+    pattern = r"sesemi-share-v1 ([0-9a-f]{64}) (\d+)/(\d+) threshold (\d+) ([0-9a-f]{64}) [0-9a-f]{8}"
+    match = re.fullmatch(pattern, text, re.ASCII)
+    if match is None:
+        raise Refused("text")
+    share = {0: unhex(match[1]), 1: int(match[2]), 2: int(match[3]), 3: int(match[4]), 4: unhex(match[5])}
+    if not SHARE(share) or share_text(share) != text:
+        raise Refused("text")
+    return share
+
+
+def check_share(case):
+    share = share_of(case["value"])
+    encoded = encode(share)
+    commitment = sha256(b"sesemi/v1/share-commitment" + encoded)
+    compare(case, {"bytes": encoded, "text": share_text(share), "commitment": commitment})
+    expect(decode(unhex(case["bytes"]), SHARE, "form", 128) == share, "reads back otherwise")
+    expect(read_share(case["text"]) == share, "its text is another share")
+
+
+def refuse_share(case):
+    try:
+        read_share(case["text"])
+    except Refused:
+        return
+    raise Mismatch("is not refused")
 
 
 def check_code_identity(case):
@@ -703,17 +1243,16 @@ def check_identity(case):
 
 def read_id(kind, text):
     """The value of an id's text form, and how it is written."""
-    if kind == "model":
-        model = model_of(text)
-        return model, f"{model[0][0].hex()}/{model[0][1]}@{model[1]}"
-    if kind == "model_name":
-        pattern, value = NAME, lambda: text
-    else:
-        digits = 32 if kind == "request" else 64
-        pattern, value = rf"[0-9a-f]{{{digits}}}", lambda: unhex(text)
-    if re.fullmatch(pattern, text) is None:
+    models = {"model": model_of, "target": target_of, "model_id": model_id_of}
+    if kind in models:
+        value = models[kind](text)
+        (owner, name), *version = [value] if kind == "model_id" else value
+        return value, f"{owner.hex()}/{name}" + "".join(f"@{v}" for v in version)
+    names = {"model_name": NAME, "alias": ALIAS, "group": NAME}
+    digits = 32 if kind == "request" else 64
+    if re.fullmatch(names.get(kind, rf"[0-9a-f]{{{digits}}}"), text) is None:
         raise Refused("text", text)
-    return value(), text if kind == "model_name" else text.lower()
+    return text if kind in names else unhex(text), text
 
 
 def check_id(case):
@@ -792,8 +1331,14 @@ def main():
         "envelope.json", {"requests": check_request, "responses": check_response}, refuse_envelope, context="requests"
     )
     run.file("package.json", {"packages": check_package}, refuse_package, context="packages")
-    run.file("signed.json", {"commands": check_command, "receipts": check_receipt}, refuse_signed, context="commands")
-    wire = run.file("wire.json", {"messages": check_message}, refuse_message)
+    signed = {"commands": check_command, "receipts": check_receipt, "heads": check_head}
+    run.file("signed.json", signed, refuse_signed, context="commands")
+    run.file("queries.json", {"queries": check_query, "answers": check_answer}, refuse_query)
+    audit = run.file("audit.json", {}, refuse_entry)
+    run.one("audit.json", check_audit, (audit,))
+    print(f"audit.json: {', '.join(f'{len(audit[list])} {list}' for list in ('entries', 'views', 'misleading'))}, a head")
+    checks = {"messages": check_message, "shares": check_share, "refused_shares": refuse_share}
+    wire = run.file("wire.json", checks, refuse_message)
     expected = [{"name": name, "number": i + 1} for i, name in enumerate(REFUSALS)]
     if wire["refusal_codes"] != expected:
         run.failures.append("wire.json: refusal_codes")
