@@ -27,6 +27,7 @@ pub mod clock;
 pub mod code_identity;
 pub mod evidence;
 pub mod freshness;
+pub mod own;
 pub mod policy;
 pub mod sealing;
 pub mod session;
@@ -38,6 +39,7 @@ pub use attester::{Attester, AttesterError, SealBinding};
 pub use clock::{Clock, SystemClock};
 pub use code_identity::{CodeIdentity, TeeKind, TrustDomain};
 pub use evidence::Evidence;
+pub use own::{OwnCodeError, own_code};
 pub use policy::file::PolicyError;
 pub use policy::{AppraisalError, AppraisalPolicy};
 pub use verifier::{

@@ -20,6 +20,7 @@ mod handshake;
 mod server;
 mod stream;
 mod tls;
+mod wiping;
 
 pub use client::{Connected, Connector, ExpectedPolicy, ExpectedService};
 pub use credential::Credential;

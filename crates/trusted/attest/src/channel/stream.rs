@@ -12,6 +12,7 @@ use tokio_rustls::TlsStream;
 use zeroize::Zeroizing;
 
 use super::ChannelError;
+use super::wiping::wipe_received;
 
 /// An attested channel, ready for messages.
 #[derive(Debug)]
@@ -80,6 +81,7 @@ impl Channel {
             .ok_or(ChannelError::TooLong(announced))?;
         let mut body = Zeroizing::new(vec![0; length]);
         self.tls.read_exact(&mut body).await?;
+        wipe_received(&mut self.tls);
         Ok(Some(body))
     }
 

@@ -13,7 +13,7 @@ mod snp;
 use std::sync::{Arc, PoisonError, RwLock};
 
 use dcap_qvl::QuoteClaims;
-use sesemi_protocol::CodeIdentityDigest;
+use sesemi_protocol::{CodeIdentityDigest, Digest};
 
 use crate::code_identity::{CodeIdentity, TeeKind};
 use crate::evidence::{Evidence, EvidenceError};
@@ -83,6 +83,8 @@ pub struct Claims {
     pub platform: Vec<u8>,
     /// Whether the root was a simulator's.
     pub simulated: bool,
+    /// SHA-256 of the evidence: what an audit names it by.
+    pub evidence: Digest,
 }
 
 /// Evidence whose cryptography holds and that is bound to what it should be. Not yet good enough for anything.
@@ -188,6 +190,7 @@ impl EvidenceVerifier {
                 identity,
                 platform: id,
                 simulated: self.anchor.is_simulated(),
+                evidence: Digest::of(evidence.as_bytes()),
             },
             platform,
         })
