@@ -83,6 +83,8 @@ fn main() -> ExitCode {
         .json()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
+        // Told on standard error, where it cannot be written either, it would be a panic.
+        .log_internal_errors(false)
         .init();
     match run(config) {
         Ok(()) => ExitCode::SUCCESS,

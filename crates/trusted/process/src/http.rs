@@ -3,16 +3,18 @@
 //! One connection is one task. Malformed, slow or half-open ones end that task at most.
 
 use std::convert::Infallible;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use http_body_util::{BodyExt as _, Full, Limited};
-use hyper::body::{Bytes, Incoming};
+use hyper::body::{Body as HttpBody, Bytes, Frame, Incoming, SizeHint};
 use hyper::service::service_fn;
 use hyper::{Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::{Semaphore, mpsc, watch};
 use tokio::task::JoinSet;
 
 /// The bounds of a server.
@@ -30,8 +32,50 @@ pub struct HttpBounds {
 
 /// A request whose body was read.
 pub type Received = Request<Bytes>;
-/// A response; its length is always known.
-pub type Answer = Response<Full<Bytes>>;
+/// A response.
+pub type Answer = Response<Body>;
+
+/// The body of a response.
+#[derive(Debug)]
+pub enum Body {
+    /// In memory; its length is known.
+    Whole(Full<Bytes>),
+    /// In pieces, as they are made. A piece that is an error breaks the connection off, so that nobody takes a part for the whole.
+    Pieces(mpsc::Receiver<std::io::Result<Bytes>>),
+}
+
+impl HttpBody for Body {
+    type Data = Bytes;
+    type Error = std::io::Error;
+
+    fn poll_frame(
+        self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<std::io::Result<Frame<Bytes>>>> {
+        match self.get_mut() {
+            Self::Whole(whole) => Pin::new(whole)
+                .poll_frame(context)
+                .map_err(|never| match never {}),
+            Self::Pieces(pieces) => pieces
+                .poll_recv(context)
+                .map(|piece| piece.map(|piece| piece.map(Frame::data))),
+        }
+    }
+
+    fn is_end_stream(&self) -> bool {
+        match self {
+            Self::Whole(whole) => whole.is_end_stream(),
+            Self::Pieces(_) => false,
+        }
+    }
+
+    fn size_hint(&self) -> SizeHint {
+        match self {
+            Self::Whole(whole) => whole.size_hint(),
+            Self::Pieces(_) => SizeHint::default(),
+        }
+    }
+}
 
 /// Answers requests. Shared by all connections.
 pub trait Handler: Send + Sync + 'static {
@@ -147,7 +191,21 @@ pub fn json(status: StatusCode, content: &serde_json::Value) -> Answer {
 /// An answer of some media type.
 #[must_use]
 pub fn answer(status: StatusCode, media_type: &'static str, content: impl Into<Bytes>) -> Answer {
-    let mut response = Response::new(Full::new(content.into()));
+    with_body(status, media_type, Body::Whole(Full::new(content.into())))
+}
+
+/// An answer in pieces.
+#[must_use]
+pub fn pieces(
+    status: StatusCode,
+    media_type: &'static str,
+    pieces: mpsc::Receiver<std::io::Result<Bytes>>,
+) -> Answer {
+    with_body(status, media_type, Body::Pieces(pieces))
+}
+
+fn with_body(status: StatusCode, media_type: &'static str, body: Body) -> Answer {
+    let mut response = Response::new(body);
     *response.status_mut() = status;
     let value = hyper::header::HeaderValue::from_static(media_type);
     response
@@ -236,6 +294,36 @@ mod tests {
                 .await
                 .starts_with("HTTP/1.1 413")
         );
+    }
+
+    struct Broken;
+
+    impl Handler for Broken {
+        async fn answer(&self, _: Received) -> Answer {
+            let (send, receive) = mpsc::channel(4);
+            send.send(Ok(Bytes::from_static(b"first"))).await.unwrap();
+            let cause = std::io::Error::other("the disk failed");
+            send.send(Err(cause)).await.unwrap();
+            pieces(StatusCode::OK, "text/plain", receive)
+        }
+    }
+
+    #[tokio::test]
+    async fn an_answer_that_breaks_off_is_not_taken_for_a_whole_one() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let (_stop, stopped) = watch::channel(false);
+        let bounds = HttpBounds {
+            connections: 4,
+            head: Duration::from_secs(5),
+            body: Duration::from_secs(5),
+            body_bytes: 10,
+        };
+        let server = tokio::spawn(serve(listener, Arc::new(Broken), bounds, stopped));
+        let answer = talk(address, &post("")).await;
+        server.abort();
+        // The last chunk, of length 0, would say that this was all (RFC 9112, 7.1).
+        assert!(!answer.ends_with("0\r\n\r\n"), "{answer}");
     }
 
     #[tokio::test]

@@ -15,6 +15,9 @@ pub fn start_logs() {
         .json()
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
+        // It would be told on standard error, and what cannot be written there is a panic: a full disk under a log file would
+        // end the process.
+        .log_internal_errors(false)
         .init();
     // A panic's own message may quote the data that caused it, and the host reads our output: only the place is told.
     std::panic::set_hook(Box::new(|panic| {
