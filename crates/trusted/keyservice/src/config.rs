@@ -1,12 +1,16 @@
 //! The command line and the settings of KeyService.
 
 use std::net::SocketAddr;
+use std::num::NonZeroU64;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 use serde::Deserialize;
 use sesemi_process::settings::{SettingsError, read_file, within};
 use sesemi_process::trust::TrustSettings;
+use sesemi_protocol::CodeIdentityDigest;
+
+use crate::service::writer::SNAPSHOT_EVERY;
 
 /// KeyService: keeps model and request keys and releases them only to approved enclaves.
 #[derive(Debug, Parser)]
@@ -28,6 +32,23 @@ pub enum CliCommand {
         simtee run --state platform -- ./sesemi-keyservice serve --state keys \\\n    \
         --simulated-root platform/public/root.der --endorsements platform/public/collateral.json")]
     Serve(Box<ServeArgs>),
+    /// Make a state folder of a backup. It needs no TEE: a backup is sealed, and stays so.
+    ///
+    /// The service then notices by its clients if the backup is older than what they have seen.
+    #[command(after_help = "Example:\n  \
+        sesemi-keyservice restore --from keys.backup --state keys")]
+    Restore(RestoreArgs),
+}
+
+/// Arguments of `restore`.
+#[derive(Debug, Args)]
+pub struct RestoreArgs {
+    /// The backup.
+    #[arg(long, value_name = "FILE")]
+    pub from: PathBuf,
+    /// The new state folder; it must not exist, or be empty.
+    #[arg(long, value_name = "DIR")]
+    pub state: PathBuf,
 }
 
 /// Arguments of `serve`.
@@ -58,6 +79,34 @@ struct Settings {
     /// How long SeMIRT may use released keys, in seconds, 1 to 3600 [default: 60].
     #[arg(long, env = "SESEMI_KEYSERVICE_LEASE_SECONDS", value_name = "SECONDS")]
     lease_seconds: Option<u32>,
+    /// Commands and questions that each principal may send, a second; five times as many at once [default: 100].
+    #[arg(long, env = "SESEMI_KEYSERVICE_COMMANDS_PER_SECOND", value_name = "N")]
+    commands_per_second: Option<u32>,
+    /// Connections that each address may open, a second; ten times as many at once [default: 100].
+    #[arg(
+        long,
+        env = "SESEMI_KEYSERVICE_CONNECTIONS_PER_SECOND",
+        value_name = "N"
+    )]
+    connections_per_second: Option<u32>,
+    /// Entries of the log after which a new snapshot is written [default: 50000]. For tests, which cannot wait for so many.
+    #[arg(
+        long,
+        env = "SESEMI_KEYSERVICE_SNAPSHOT_EVERY",
+        value_name = "ENTRIES",
+        hide = true
+    )]
+    snapshot_every: Option<NonZeroU64>,
+    /// Take the service over from the KeyService at this address, once its custodians approved this code.
+    #[arg(long, env = "SESEMI_KEYSERVICE_PREDECESSOR", value_name = "ADDR")]
+    predecessor: Option<SocketAddr>,
+    /// Code identity that the predecessor must have.
+    #[arg(
+        long,
+        env = "SESEMI_KEYSERVICE_PREDECESSOR_CODE",
+        value_name = "DIGEST"
+    )]
+    predecessor_code: Option<String>,
     /// Only in the file: a table `[trust]` with `simulated-root` and `endorsements`.
     #[arg(skip)]
     trust: TrustSettings,
@@ -76,6 +125,23 @@ pub struct Config {
     pub trust: TrustSettings,
     /// Length of a lease, in seconds.
     pub lease_seconds: u32,
+    /// Commands and questions of one principal, a second.
+    pub commands_per_second: u32,
+    /// Connections of one address, a second.
+    pub connections_per_second: u32,
+    /// Entries after which a new snapshot is made.
+    pub snapshot_every: NonZeroU64,
+    /// From whom to take over.
+    pub predecessor: Option<Predecessor>,
+}
+
+/// A KeyService to take over from.
+#[derive(Debug, Clone, Copy)]
+pub struct Predecessor {
+    /// Where it listens.
+    pub address: SocketAddr,
+    /// The code that it must be.
+    pub code: CodeIdentityDigest,
 }
 
 impl ServeArgs {
@@ -86,6 +152,18 @@ impl ServeArgs {
     pub fn resolve(self) -> Result<Config, SettingsError> {
         let file: Settings = read_file(self.config.as_deref())?;
         let set = self.settings;
+        let per_second = |name, flag: Option<u32>, file: Option<u32>| {
+            within(
+                name,
+                flag.or(file).unwrap_or(100),
+                1..=1_000_000,
+                "1 to 1000000",
+            )
+        };
+        let predecessor = predecessor(
+            set.predecessor.or(file.predecessor),
+            set.predecessor_code.or(file.predecessor_code),
+        )?;
         let lease_seconds = set.lease_seconds.or(file.lease_seconds).unwrap_or(60);
         let local = |port| SocketAddr::from(([127, 0, 0, 1], port));
         Ok(Config {
@@ -100,8 +178,38 @@ impl ServeArgs {
                 .unwrap_or(local(7401)),
             trust: self.trust.or(file.trust),
             lease_seconds: within("lease-seconds", lease_seconds, 1..=3600, "1 to 3600")?,
+            commands_per_second: per_second(
+                "commands-per-second",
+                set.commands_per_second,
+                file.commands_per_second,
+            )?,
+            connections_per_second: per_second(
+                "connections-per-second",
+                set.connections_per_second,
+                file.connections_per_second,
+            )?,
+            snapshot_every: set
+                .snapshot_every
+                .or(file.snapshot_every)
+                .unwrap_or(SNAPSHOT_EVERY),
+            predecessor,
         })
     }
+}
+
+/// A predecessor has an address and a code, or is none: whose key is taken over is never left open.
+fn predecessor(
+    address: Option<SocketAddr>,
+    code: Option<String>,
+) -> Result<Option<Predecessor>, SettingsError> {
+    let Some(address) = address else {
+        return Ok(None);
+    };
+    let code = code.ok_or(SettingsError::Missing("predecessor-code"))?;
+    let code = code
+        .parse()
+        .map_err(|_| SettingsError::Range("predecessor-code", "64 hexadecimal digits"))?;
+    Ok(Some(Predecessor { address, code }))
 }
 
 #[cfg(test)]
@@ -115,7 +223,9 @@ mod tests {
         let path = path.to_str().unwrap();
         let args = ["sesemi-keyservice", "serve", "--config", path];
         let cli = Cli::try_parse_from(args.iter().chain(flags)).unwrap();
-        let CliCommand::Serve(args) = cli.command;
+        let CliCommand::Serve(args) = cli.command else {
+            panic!("not serve")
+        };
         args.resolve()
     }
 

@@ -1,390 +1,196 @@
-//! The one function that decides whether an enclave gets keys.
+//! The one function that decides whether an enclave gets keys. `sesemi access explain` asks the same function.
 //!
-//! Three parties must agree on the same code identity: the enclave proves that it runs it, the model's owner granted the model
-//! to the user in it, and the user let it open the requests.
+//! Three parties must agree on the same code identity: the enclave proves that it runs it, the model's owner granted the
+//! model to the user in it, and the user let it open the requests.
 
-use sesemi_protocol::receipt::StatePoint;
-use sesemi_protocol::release::{Lease, ReleaseRequest};
-use sesemi_protocol::{CodeIdentityDigest, RefusalCode, ServiceId};
+use sesemi_protocol::query::{Finding, GrantVerdict, KeyVerdict};
+use sesemi_protocol::release::{NamedScope, RequestKeyName};
+use sesemi_protocol::{
+    CodeIdentityDigest, Digest, ModelRef, ModelTarget, PrincipalId, RefusalCode, SecretKey,
+};
 
 use crate::state::State;
+use crate::state::grants::{Grant, GrantSubject};
+use crate::state::models::{Model, ModelIx};
+use crate::state::principals::PrincipalIx;
+use crate::state::request_keys::{KeyFor, RequestKey};
 
-/// Decides a release to an enclave whose *verified* evidence says that it runs `code`.
+/// What is to be decided.
+#[derive(Debug, Clone, Copy)]
+pub struct Ask<'a> {
+    /// Who would use the model.
+    pub user: &'a PrincipalId,
+    /// Which model.
+    pub model: &'a ModelTarget,
+    /// The code of the enclave, by its *verified* evidence.
+    pub code: &'a CodeIdentityDigest,
+    /// Which of the user's request keys; `None` for any, when explaining.
+    pub key: Option<RequestKeyName>,
+    /// The time, in seconds since 1970.
+    pub now: u64,
+}
+
+/// A release that is allowed.
+#[derive(Debug)]
+pub struct Allowed<'s> {
+    /// The version to run.
+    pub model: ModelRef,
+    /// Opens its package.
+    pub model_key: &'s SecretKey,
+    /// Digest of the manifest in its package.
+    pub manifest: Digest,
+    /// Opens the user's requests.
+    pub request_key: &'s SecretKey,
+    /// The grant that allows it: of those that do, the one that lasts longest.
+    pub grant: u64,
+    /// When the grant or the request key ends, whichever is first.
+    pub until: Option<u64>,
+    /// The model's own lease, in seconds.
+    pub lease_seconds: Option<u32>,
+}
+
+impl Allowed<'_> {
+    /// For how many seconds from `now` the keys may be used: the model's lease, or else the service's, but never beyond the
+    /// end of the grant or of the request key.
+    #[must_use]
+    pub fn seconds(&self, now: u64, default: u32) -> u32 {
+        let lease = self.lease_seconds.unwrap_or(default);
+        let left = self.until.map_or(u64::MAX, |end| end.saturating_sub(now));
+        lease.min(u32::try_from(left).unwrap_or(u32::MAX))
+    }
+}
+
+/// Where a decision notes what it looks at.
+pub trait Trail {
+    /// Notes one finding.
+    fn note(&mut self, finding: Finding);
+}
+
+/// Nobody asked why.
+#[derive(Debug)]
+pub struct NoTrail;
+
+impl Trail for NoTrail {
+    fn note(&mut self, _: Finding) {}
+}
+
+/// Decides a release.
 ///
 /// # Errors
-/// The first condition that fails, from the caller's view of the world to the keys.
-pub fn decide(
-    state: &State,
-    service: ServiceId,
-    code: &CodeIdentityDigest,
-    request: &ReleaseRequest,
-    lease_seconds: u32,
-) -> Result<Lease, RefusalCode> {
-    if request.at_least > state.sequence() {
-        return Err(RefusalCode::StaleState);
-    }
-    if state.principal(&request.user).is_none() {
-        return Err(RefusalCode::UnknownPrincipal);
-    }
-    let Some(model) = state.model(&request.model) else {
-        return Err(RefusalCode::UnknownModel);
+/// The first condition that fails: the user, the version, a grant, a request key.
+pub fn decide<'s>(
+    state: &'s State,
+    ask: &Ask<'_>,
+    trail: &mut impl Trail,
+) -> Result<Allowed<'s>, RefusalCode> {
+    let user = state.principals.find(ask.user);
+    trail.note(Finding::User(user.is_some()));
+    let user = user.ok_or(RefusalCode::UnknownPrincipal)?;
+
+    let model_ix = state.find_model(&ask.model.model);
+    let model = model_ix.and_then(|ix| Some((ix, state.models.at(ix)?)));
+    let selected =
+        model.and_then(|(ix, model)| Some((ix, model, model.select(&ask.model.version)?)));
+    trail.note(Finding::Version(selected.map(|(_, _, (number, _))| number)));
+    let (ix, model, (number, version)) = selected.ok_or(RefusalCode::UnknownModel)?;
+    let model_ref = ModelRef {
+        model: ask.model.model.clone(),
+        version: number,
     };
-    if !state.is_granted(&request.model, &request.user, code) {
-        return Err(RefusalCode::NotGranted);
-    }
-    let request_key = state
-        .request_key(&request.user, &request.model, request.epoch)
-        .filter(|record| record.codes.contains(code))
-        .ok_or(RefusalCode::NoRequestKey)?;
-    Ok(Lease {
-        model_key: model.key.clone(),
-        manifest: model.manifest,
-        request_key: request_key.key.clone(),
-        seconds: lease_seconds,
-        state: StatePoint {
-            service,
-            sequence: state.sequence(),
-        },
+
+    let (grant, grant_ends) = best_grant(state, ask, user, (ix, model), &model_ref, trail)
+        .ok_or(RefusalCode::NotGranted)?;
+    let (request_key, key_ends) =
+        best_key(state, ask, user, ix, trail).ok_or(RefusalCode::NoRequestKey)?;
+    Ok(Allowed {
+        model: model_ref,
+        model_key: &version.key,
+        manifest: version.manifest,
+        request_key,
+        grant,
+        until: [grant_ends, key_ends].into_iter().flatten().min(),
+        lease_seconds: model.lease_seconds,
     })
 }
 
-#[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-    use sesemi_protocol::command::{Action, Command};
-    use sesemi_protocol::{
-        Digest, ModelName, ModelRef, ModelVersion, PrincipalId, PublicIdentity, SecretKey,
+/// The grant that lasts longest of those that allow the release, and when it ends.
+fn best_grant(
+    state: &State,
+    ask: &Ask<'_>,
+    user: PrincipalIx,
+    (ix, model): (ModelIx, &Model),
+    meant: &ModelRef,
+    trail: &mut impl Trail,
+) -> Option<(u64, Option<u64>)> {
+    let groups = state.people.groups_with(user, model.owner);
+    let subjects =
+        core::iter::once(GrantSubject::User(user)).chain(groups.map(GrantSubject::Group));
+    let mut best: Option<(u64, Option<u64>)> = None;
+    for (id, grant) in subjects.flat_map(|subject| state.grants.of(subject, ix)) {
+        let verdict = judge_grant(grant, ask, meant);
+        trail.note(Finding::Grant { id, verdict });
+        let longer = best.is_none_or(|(_, ends)| lasts(grant.expires) > lasts(ends));
+        if verdict == GrantVerdict::Allows && longer {
+            best = Some((id, grant.expires));
+        }
+    }
+    best
+}
+
+fn lasts(ends: Option<u64>) -> u64 {
+    ends.unwrap_or(u64::MAX)
+}
+
+fn judge_grant(grant: &Grant, ask: &Ask<'_>, meant: &ModelRef) -> GrantVerdict {
+    if !State::covers(&grant.versions, ask.model, meant.version) {
+        GrantVerdict::OtherVersion
+    } else if !grant.codes.contains(ask.code) {
+        GrantVerdict::OtherCode
+    } else if grant.expires.is_some_and(|end| end <= ask.now) {
+        GrantVerdict::Expired
+    } else {
+        GrantVerdict::Allows
+    }
+}
+
+/// The request key that was named, or the newest that would do, and when it ends.
+fn best_key<'s>(
+    state: &'s State,
+    ask: &Ask<'_>,
+    user: PrincipalIx,
+    model: ModelIx,
+    trail: &mut impl Trail,
+) -> Option<(&'s SecretKey, Option<u64>)> {
+    if let Some(name) = ask.key {
+        let scope = match name.scope {
+            NamedScope::Model => KeyFor::Model(model),
+            NamedScope::AllModels => KeyFor::AllModels,
+        };
+        let record = state.request_keys.get(user, scope, name.epoch);
+        return judge_key(name, record, ask, trail);
+    }
+    let of_model = state.request_keys.of_scope(user, KeyFor::Model(model));
+    let of_all = state.request_keys.of_scope(user, KeyFor::AllModels);
+    of_model
+        .map(|(epoch, key)| (RequestKeyName::model(epoch), key))
+        .chain(of_all.map(|(epoch, key)| (RequestKeyName::all_models(epoch), key)))
+        .find_map(|(name, key)| judge_key(name, Some(key), ask, trail))
+}
+
+fn judge_key<'s>(
+    name: RequestKeyName,
+    record: Option<&'s RequestKey>,
+    ask: &Ask<'_>,
+    trail: &mut impl Trail,
+) -> Option<(&'s SecretKey, Option<u64>)> {
+    let live = record.and_then(|record| record.live(ask.now));
+    let approved = record.is_some_and(|record| record.codes.contains(ask.code));
+    let (verdict, key) = match (record, live) {
+        (None, _) => (KeyVerdict::Missing, None),
+        (Some(_), None) => (KeyVerdict::Ended, None),
+        (Some(_), Some(_)) if !approved => (KeyVerdict::OtherCode, None),
+        (Some(record), Some(key)) => (KeyVerdict::Allows, Some((key, record.ends))),
     };
-
-    use super::*;
-    use crate::state::Objection;
-
-    const SERVICE: ServiceId = ServiceId([7; 32]);
-
-    /// A small world, so that random histories collide: 3 principals, 2 names, 2 versions, 2 codes, 2 epochs.
-    #[derive(Debug, Clone)]
-    enum Step {
-        Register(u8),
-        Model {
-            owner: u8,
-            name: u8,
-            version: u8,
-        },
-        Grant {
-            owner: u8,
-            name: u8,
-            version: u8,
-            user: u8,
-            code: u8,
-        },
-        Key {
-            user: u8,
-            owner: u8,
-            name: u8,
-            version: u8,
-            epoch: u8,
-            codes: Vec<u8>,
-        },
-    }
-
-    fn step() -> impl Strategy<Value = Step> {
-        prop_oneof![
-            (0u8..3).prop_map(Step::Register),
-            (0u8..3, 0u8..2, 1u8..3).prop_map(|(owner, name, version)| Step::Model {
-                owner,
-                name,
-                version
-            }),
-            (0u8..3, 0u8..2, 1u8..3, 0u8..3, 0u8..2).prop_map(
-                |(owner, name, version, user, code)| Step::Grant {
-                    owner,
-                    name,
-                    version,
-                    user,
-                    code
-                }
-            ),
-            (
-                0u8..3,
-                0u8..3,
-                0u8..2,
-                1u8..3,
-                0u8..2,
-                prop::collection::vec(0u8..2, 1..3)
-            )
-                .prop_map(|(user, owner, name, version, epoch, codes)| Step::Key {
-                    user,
-                    owner,
-                    name,
-                    version,
-                    epoch,
-                    codes
-                }),
-        ]
-    }
-
-    fn identity(n: u8) -> PublicIdentity {
-        PublicIdentity::from_key([n; 32])
-    }
-
-    fn principal(n: u8) -> PrincipalId {
-        identity(n).principal_id()
-    }
-
-    fn name(n: u8) -> ModelName {
-        ModelName::new(&format!("m{n}")).unwrap()
-    }
-
-    fn version(n: u8) -> ModelVersion {
-        ModelVersion::new(u32::from(n)).unwrap()
-    }
-
-    fn code(n: u8) -> CodeIdentityDigest {
-        CodeIdentityDigest([n; 32])
-    }
-
-    fn command(step: &Step, sequence: u64) -> (u8, Command) {
-        let (signer, action) = match step.clone() {
-            Step::Register(n) => (
-                n,
-                Action::Register {
-                    public_key: [n; 32],
-                },
-            ),
-            Step::Model {
-                owner,
-                name: n,
-                version: v,
-            } => (
-                owner,
-                Action::PutModelKey {
-                    name: name(n),
-                    version: version(v),
-                    key: SecretKey::from_bytes([owner * 16 + n * 4 + v; 32]),
-                    manifest: Digest([v; 32]),
-                },
-            ),
-            Step::Grant {
-                owner,
-                name: n,
-                version: v,
-                user,
-                code: c,
-            } => (
-                owner,
-                Action::Grant {
-                    name: name(n),
-                    version: version(v),
-                    user: principal(user),
-                    code: code(c),
-                },
-            ),
-            Step::Key {
-                user,
-                owner,
-                name: n,
-                version: v,
-                epoch,
-                codes,
-            } => (
-                user,
-                Action::PutRequestKey {
-                    model: ModelRef::new(principal(owner), name(n), version(v)),
-                    epoch: u32::from(epoch),
-                    key: SecretKey::from_bytes([100 + user; 32]),
-                    codes: codes.into_iter().map(code).collect(),
-                },
-            ),
-        };
-        (
-            signer,
-            Command {
-                service: SERVICE,
-                sequence,
-                action,
-            },
-        )
-    }
-
-    /// Runs a history through the state and gives the accepted steps.
-    fn run(history: &[Step]) -> (State, Vec<Step>) {
-        let mut state = State::new(SERVICE);
-        let mut accepted = Vec::new();
-        for (i, step) in history.iter().enumerate() {
-            let (signer, command) = command(step, i as u64 + 1);
-            let signed = Digest::of(&[i as u8]);
-            if state.check(&principal(signer), &command, &signed).is_ok() {
-                state.apply(
-                    principal(signer),
-                    identity(signer),
-                    command,
-                    signed,
-                    Digest([0; 32]),
-                );
-                accepted.push(step.clone());
-            }
-        }
-        (state, accepted)
-    }
-
-    proptest! {
-        /// The naive model of the rules: scan the accepted history for each condition.
-        #[test]
-        fn a_release_needs_exactly_model_grant_and_request_key(
-            history in prop::collection::vec(step(), 0..60),
-            user in 0u8..3, owner in 0u8..3, n in 0u8..2, v in 1u8..3, epoch in 0u8..2, c in 0u8..2,
-        ) {
-            let (state, accepted) = run(&history);
-            let registered = accepted.iter().any(|s| matches!(s, Step::Register(p) if *p == user));
-            let model = accepted.iter().any(|s| matches!(s, Step::Model { owner: o, name, version } if (*o, *name, *version) == (owner, n, v)));
-            let granted = accepted.iter().any(|s| matches!(s, Step::Grant { owner: o, name, version, user: u, code } if (*o, *name, *version, *u, *code) == (owner, n, v, user, c)));
-            // The last accepted deposit counts: the key stays, the approved code is set anew.
-            let key = accepted.iter().rev().find_map(|s| match s {
-                Step::Key { user: u, owner: o, name, version, epoch: e, codes } if (*u, *o, *name, *version, *e) == (user, owner, n, v, epoch) => Some(codes.contains(&c)),
-                _ => None,
-            }).unwrap_or(false);
-            let request = ReleaseRequest {
-                model: ModelRef::new(principal(owner), name(n), version(v)),
-                user: principal(user),
-                epoch: u32::from(epoch),
-                at_least: 0,
-            };
-            let decided = decide(&state, SERVICE, &code(c), &request, 60);
-            prop_assert_eq!(decided.is_ok(), registered && model && granted && key, "{:?}", decided);
-            if let Ok(lease) = decided {
-                prop_assert_eq!(lease.model_key, SecretKey::from_bytes([owner * 16 + n * 4 + v; 32]));
-                prop_assert_eq!(lease.request_key, SecretKey::from_bytes([100 + user; 32]));
-            }
-        }
-    }
-
-    #[test]
-    fn a_model_is_granted_to_thousands_and_each_of_them_is_served() {
-        let mut state = State::new(SERVICE);
-        let tell = |state: &mut State, key: [u8; 32], sequence, action| {
-            let signer = PublicIdentity::from_key(key);
-            let command = Command {
-                service: SERVICE,
-                sequence,
-                action,
-            };
-            let signed = Digest::of(&[key.as_slice(), &sequence.to_be_bytes()].concat());
-            let id = signer.principal_id();
-            state.check(&id, &command, &signed).unwrap();
-            state.apply(id, signer, command, signed, Digest([0; 32]));
-            id
-        };
-        let owner_key = [0xff; 32];
-        let public_key = owner_key;
-        let owner = tell(&mut state, owner_key, 1, Action::Register { public_key });
-        let (_, model_command) = command(
-            &Step::Model {
-                owner: 0,
-                name: 0,
-                version: 1,
-            },
-            2,
-        );
-        tell(&mut state, owner_key, 2, model_command.action);
-        let model = ModelRef::new(owner, name(0), version(1));
-        let users: Vec<[u8; 32]> = (0u64..5_000)
-            .map(|n| {
-                let mut key = [0; 32];
-                key[..8].copy_from_slice(&n.to_be_bytes());
-                key
-            })
-            .collect();
-        for (granted, public_key) in (3..).zip(users.iter().copied()) {
-            let user = tell(&mut state, public_key, 1, Action::Register { public_key });
-            let grant = Action::Grant {
-                name: name(0),
-                version: version(1),
-                user,
-                code: code(0),
-            };
-            tell(&mut state, owner_key, granted, grant);
-            let deposit = Action::PutRequestKey {
-                model: model.clone(),
-                epoch: 1,
-                key: SecretKey::from_bytes(public_key),
-                codes: [code(0)].into(),
-            };
-            tell(&mut state, public_key, 2, deposit);
-        }
-        for public_key in users {
-            let request = ReleaseRequest {
-                model: model.clone(),
-                user: PublicIdentity::from_key(public_key).principal_id(),
-                epoch: 1,
-                at_least: 0,
-            };
-            let lease = decide(&state, SERVICE, &code(0), &request, 60).unwrap();
-            assert_eq!(lease.request_key, SecretKey::from_bytes(public_key));
-        }
-    }
-
-    #[test]
-    fn a_service_behind_what_the_caller_has_seen_releases_nothing() {
-        let history = [
-            Step::Register(0),
-            Step::Model {
-                owner: 0,
-                name: 0,
-                version: 1,
-            },
-            Step::Grant {
-                owner: 0,
-                name: 0,
-                version: 1,
-                user: 0,
-                code: 0,
-            },
-            Step::Key {
-                user: 0,
-                owner: 0,
-                name: 0,
-                version: 1,
-                epoch: 1,
-                codes: vec![0],
-            },
-        ];
-        let (state, _) = run(&history);
-        let mut request = ReleaseRequest {
-            model: ModelRef::new(principal(0), name(0), version(1)),
-            user: principal(0),
-            epoch: 1,
-            at_least: 4,
-        };
-        assert!(decide(&state, SERVICE, &code(0), &request, 60).is_ok());
-        request.at_least = 5;
-        assert_eq!(
-            decide(&state, SERVICE, &code(0), &request, 60),
-            Err(RefusalCode::StaleState)
-        );
-    }
-
-    #[test]
-    fn replayed_and_misaddressed_commands_are_objected_to() {
-        let (state, _) = run(&[Step::Register(0)]);
-        let (_, mut register_model) = command(
-            &Step::Model {
-                owner: 0,
-                name: 0,
-                version: 1,
-            },
-            1,
-        );
-        let check = |command: &Command, signed: u8| {
-            state.check(&principal(0), command, &Digest::of(&[signed]))
-        };
-        assert_eq!(check(&register_model, 0), Err(Objection::Repeated));
-        assert_eq!(check(&register_model, 9), Err(Objection::SequenceBehind(1)));
-        register_model.sequence = 2;
-        assert_eq!(check(&register_model, 9), Ok(()));
-        register_model.service = ServiceId([8; 32]);
-        assert_eq!(
-            check(&register_model, 9),
-            Err(Objection::Refused(RefusalCode::WrongService))
-        );
-    }
+    trail.note(Finding::RequestKey { name, verdict });
+    key
 }

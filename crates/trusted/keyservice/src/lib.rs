@@ -2,12 +2,13 @@
 //! the model's owner and the user both approved (the paper's KeyService).
 //!
 //! - [`state`]: what was registered and granted, and which commands are allowed; pure;
-//! - [`decision`]: the one function that decides a release; pure;
-//! - [`log`]: the sealed, hash-chained log that makes a command durable before it is acknowledged;
+//! - [`decision`]: the one function that decides a release; [`answers`]: what principals may know; pure;
+//! - [`log`]: the sealed, hash-chained log that makes everything durable before it is acknowledged;
+//! - [`unlock`]: the ways to the key that seals it: the TEE's sealing key, and shares of custodians;
 //! - [`service`]: calls in, replies out; owns state and log;
-//! - [`server`]: attested channels, with a bound for everything;
-//! - [`admin`]: health and metrics for the operator;
-//! - [`metrics`]: what may be counted;
+//! - [`start`], [`takeover`], [`locked`]: how a service comes up: opened, taken over from a predecessor, recovered;
+//! - [`server`]: attested channels, with a bound for everything; [`limits`]: how often each caller may ask;
+//! - [`admin`]: health, metrics and backups for the operator; [`metrics`]: what may be counted;
 //! - [`config`]: the command line.
 
 #![forbid(unsafe_code)]
@@ -23,10 +24,16 @@
 )]
 
 pub mod admin;
+pub mod answers;
 pub mod config;
 pub mod decision;
+pub mod limits;
+pub mod locked;
 pub mod log;
 pub mod metrics;
 pub mod server;
 pub mod service;
+pub mod start;
 pub mod state;
+pub mod takeover;
+pub mod unlock;

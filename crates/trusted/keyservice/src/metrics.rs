@@ -43,8 +43,22 @@ pub struct Metrics {
     pub channels: Gauge,
     /// Entries in the log.
     pub log_entries: Gauge<u64, AtomicU64>,
+    /// Grants.
+    pub grants: Gauge<u64, AtomicU64>,
+    /// Whether the last write to the log succeeded.
+    pub writable: Gauge,
+    /// Callers that have seen another or a newer history of this service: it was rolled back or forked.
+    pub stale: Counter,
+    /// Connections and calls that came too often.
+    pub rate_limited: Counter,
+    /// Questions by reason.
+    pub queries: Family<Outcome, Counter>,
     /// Time from a command to its receipt, in seconds.
     pub command_seconds: Histogram,
+    /// Time to decide the releases of one call, in seconds.
+    pub release_seconds: Histogram,
+    /// Entries in one durable write.
+    pub batch: Histogram,
 }
 
 impl Metrics {
@@ -57,7 +71,14 @@ impl Metrics {
         let failed_handshakes = Counter::default();
         let channels = Gauge::default();
         let log_entries = Gauge::default();
+        let grants = Gauge::default();
+        let writable = Gauge::default();
+        let stale = Counter::default();
+        let rate_limited = Counter::default();
+        let queries = Family::default();
         let command_seconds = Histogram::new(exponential_buckets(0.000_1, 2.0, 16));
+        let release_seconds = Histogram::new(exponential_buckets(0.000_002, 2.0, 16));
+        let batch = Histogram::new(exponential_buckets(1.0, 2.0, 11));
         registry.register("releases", "Release decisions by outcome", releases.clone());
         registry.register("commands", "Commands by outcome", commands.clone());
         registry.register(
@@ -77,6 +98,30 @@ impl Metrics {
             Unit::Seconds,
             command_seconds.clone(),
         );
+        registry.register("grants", "Grants", grants.clone());
+        registry.register(
+            "writable",
+            "Whether the last write to the log succeeded",
+            writable.clone(),
+        );
+        registry.register(
+            "stale",
+            "Callers that have seen another or a newer history of this service",
+            stale.clone(),
+        );
+        registry.register(
+            "rate_limited",
+            "Connections and calls that came too often",
+            rate_limited.clone(),
+        );
+        registry.register("queries", "Questions by outcome", queries.clone());
+        registry.register_with_unit(
+            "release_duration",
+            "Deciding the releases of one call",
+            Unit::Seconds,
+            release_seconds.clone(),
+        );
+        registry.register("batch", "Entries in one durable write", batch.clone());
         Arc::new(Self {
             registry,
             releases,
@@ -84,7 +129,14 @@ impl Metrics {
             failed_handshakes,
             channels,
             log_entries,
+            grants,
+            writable,
+            stale,
+            rate_limited,
+            queries,
             command_seconds,
+            release_seconds,
+            batch,
         })
     }
 

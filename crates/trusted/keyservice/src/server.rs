@@ -2,18 +2,47 @@
 //!
 //! One connection is one task. Whatever it sends, or fails to send, ends that task at most.
 
-use std::sync::Arc;
-use std::time::Duration;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use sesemi_attest::channel::{Acceptor, Channel, ChannelError, Peer};
-use sesemi_protocol::wire::{Call, Reply};
+use sesemi_protocol::wire::{Call, CallBody, Reply, ReplyBody};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
+use crate::limits::{Limits, Network};
+use crate::locked::LockedService;
 use crate::metrics::Metrics;
 use crate::service::KeyService;
+
+/// What is served on the channels.
+pub trait Answers: Send + Sync + 'static {
+    /// Answers one call of a peer that is known from its channel.
+    fn answer(
+        self: &Arc<Self>,
+        peer: &Peer,
+        call: CallBody,
+    ) -> impl Future<Output = ReplyBody> + Send;
+}
+
+impl Answers for KeyService {
+    fn answer(
+        self: &Arc<Self>,
+        peer: &Peer,
+        call: CallBody,
+    ) -> impl Future<Output = ReplyBody> + Send {
+        Self::answer(self, peer, call)
+    }
+}
+
+impl Answers for LockedService {
+    async fn answer(self: &Arc<Self>, peer: &Peer, call: CallBody) -> ReplyBody {
+        Self::answer(self, peer, call)
+    }
+}
 
 /// The bounds of a server.
 #[derive(Debug, Clone, Copy)]
@@ -51,28 +80,46 @@ impl Default for Bounds {
 
 /// Serves channels.
 #[derive(Debug)]
-pub struct Server {
+pub struct Server<S> {
     acceptor: Arc<Acceptor>,
-    service: Arc<KeyService>,
+    service: Arc<S>,
     metrics: Arc<Metrics>,
     bounds: Bounds,
+    /// How often each address may connect.
+    addresses: Mutex<Limits<Network>>,
 }
 
-impl Server {
+impl<S: Answers> Server<S> {
     /// A server for `service`.
     #[must_use]
     pub fn new(
         acceptor: Acceptor,
-        service: Arc<KeyService>,
+        service: Arc<S>,
         metrics: Arc<Metrics>,
         bounds: Bounds,
+        addresses: Limits<Network>,
     ) -> Self {
         Self {
             acceptor: Arc::new(acceptor),
             service,
             metrics,
             bounds,
+            addresses: Mutex::new(addresses),
         }
+    }
+
+    /// Whether this address may connect now. What costs nothing is checked first: a handshake costs a millisecond.
+    fn may_connect(&self, address: SocketAddr) -> bool {
+        let mut addresses = self
+            .addresses
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        let allowed = addresses.check(&address.ip().into(), Instant::now());
+        if let Err(retry) = &allowed {
+            self.metrics.rate_limited.inc();
+            tracing::debug!(%retry, "connection refused");
+        }
+        allowed.is_ok()
     }
 
     /// Accepts until `stop` turns true, then lets every call that is under way finish.
@@ -93,7 +140,8 @@ impl Server {
                 accepted = permits => accepted,
             };
             let tcp = match accepted {
-                Ok((tcp, _)) => tcp,
+                Ok((tcp, address)) if server.may_connect(address) => tcp,
+                Ok(_) => continue,
                 Err(error) => {
                     // Out of descriptors, for example. Waiting lets others finish; ending would end the service.
                     tracing::warn!(%error, "cannot accept a connection");

@@ -10,6 +10,7 @@
 )]
 
 use std::net::SocketAddr;
+use std::num::{NonZeroU32, NonZeroUsize};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -20,11 +21,14 @@ use sesemi_attest::{
     AppraisalPolicy, Attester, AttesterError, CodeIdentity, Endorsements, Evidence,
     EvidenceVerifier, SealBinding, SystemClock, TeeKind, TrustAnchor,
 };
+use sesemi_keyservice::limits::{Limits, Rate};
 use sesemi_keyservice::metrics::Metrics;
 use sesemi_keyservice::server::{Bounds, Server};
-use sesemi_keyservice::service::{KeyService, Resources};
+use sesemi_keyservice::service::Resources;
+use sesemi_keyservice::start::{Opening, Setup};
+use sesemi_protocol::receipt::Point;
 use sesemi_protocol::wire::{Call, CallBody, Reply, ReplyBody};
-use sesemi_protocol::{SecretKey, SystemEntropy};
+use sesemi_protocol::{CodeIdentityDigest, SecretKey, SystemEntropy};
 use sesemi_simtee::{Machine, Measurement};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
@@ -90,20 +94,35 @@ fn connector(machine: &Machine) -> Connector {
     .unwrap()
 }
 
-async fn serve(folder: &Path, bounds: Bounds) -> Running {
+fn rate<K: Ord + Clone>(burst: u32) -> Limits<K> {
+    let rate = Rate::new(NonZeroU32::new(burst).unwrap(), Duration::from_secs(3600)).unwrap();
+    Limits::new(rate, rate, NonZeroUsize::new(16).unwrap())
+}
+
+async fn serve(folder: &Path, bounds: Bounds, connections: u32) -> Running {
     let machine = Arc::new(Machine::create(&folder.join("machine"), SystemTime::now()).unwrap());
     let policy = AppraisalPolicy::per_release();
+    let metrics = Metrics::new();
     let resources = Resources {
-        sealing_key: SecretKey::from_bytes([1; 32]),
-        policy: policy.digest().unwrap(),
         floor: Arc::default(),
         clock: Arc::new(SystemClock),
         entropy: Arc::new(SystemEntropy::new()),
+        metrics: metrics.clone(),
         lease_seconds: 60,
+        limits: rate(100),
+        snapshot_every: sesemi_keyservice::service::writer::SNAPSHOT_EVERY,
     };
-    let metrics = Metrics::new();
-    let state = folder.join("state.redb");
-    let service = Arc::new(KeyService::start(&state, resources, metrics.clone()).unwrap());
+    let setup = Setup {
+        folder: folder.join("keys"),
+        code: CodeIdentityDigest([1; 32]),
+        policy: policy.digest().unwrap(),
+        sealing_key: Some(SecretKey::from_bytes([1; 32])),
+    };
+    std::fs::create_dir(&setup.folder).unwrap();
+    let Opening::Service(service) = setup.open(resources).unwrap() else {
+        panic!("locked")
+    };
+    let service = Arc::new(*service);
     let acceptor = Acceptor::new(
         service.identity().clone(),
         Arc::new(Enclave(machine.clone())),
@@ -116,7 +135,8 @@ async fn serve(folder: &Path, bounds: Bounds) -> Running {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let (stop, stopping) = watch::channel(false);
-    tokio::spawn(Server::new(acceptor, service, metrics, bounds).run(listener, stopping));
+    let server = Server::new(acceptor, service, metrics, bounds, rate(connections));
+    tokio::spawn(server.run(listener, stopping));
     Running {
         address,
         connector: connector(&machine),
@@ -132,7 +152,7 @@ async fn silent_connections_hold_their_places_no_longer_than_a_handshake_may_tak
         handshake: Duration::from_secs(1),
         ..Bounds::default()
     };
-    let running = serve(folder.path(), bounds).await;
+    let running = serve(folder.path(), bounds, 100).await;
     // Three times as many as there are places: the rest waits in the kernel's queue.
     let mut silent = Vec::new();
     for _ in 0..12 {
@@ -148,24 +168,39 @@ async fn silent_connections_hold_their_places_no_longer_than_a_handshake_may_tak
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_address_that_connects_too_often_costs_no_handshake() {
+    let folder = tempfile::tempdir().unwrap();
+    let running = serve(folder.path(), Bounds::default(), 3).await;
+    let connect = || {
+        let expected = ExpectedService::FirstContact;
+        tokio::time::timeout(LIMIT, running.connector.connect(running.address, expected))
+    };
+    let mut served = 0;
+    for _ in 0..5 {
+        served += u32::from(connect().await.expect("an answer or an end").is_ok());
+    }
+    assert_eq!(served, 3);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_channel_of_some_age_is_closed_after_its_call_and_its_peer_is_attested_anew() {
     let folder = tempfile::tempdir().unwrap();
     let bounds = Bounds {
         age: Duration::from_secs(1),
         ..Bounds::default()
     };
-    let running = serve(folder.path(), bounds).await;
+    let running = serve(folder.path(), bounds, 100).await;
     for _ in 0..2 {
         let expected = ExpectedService::FirstContact;
         let connected = running.connector.connect(running.address, expected).await;
         let mut channel = connected.unwrap().channel;
         let call = Call {
             number: 1,
-            body: CallBody::State,
+            body: CallBody::Status { seen: Point::START },
         };
         channel.send(&call, LIMIT).await.unwrap();
         let reply: Option<Reply> = channel.receive(LIMIT).await.unwrap();
-        assert!(matches!(reply.unwrap().body, ReplyBody::State(0)));
+        assert!(matches!(reply.unwrap().body, ReplyBody::Status(_)));
         let end: Option<Reply> = channel.receive(LIMIT).await.unwrap();
         assert!(end.is_none(), "closed properly");
     }

@@ -1,0 +1,257 @@
+//! Reading the log at random, from any thread, while it is written.
+
+use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
+
+use redb::{Database, ReadTransaction, ReadableDatabase as _};
+use sesemi_attest::sealing::Sealer;
+
+use super::milestones::Start;
+use super::{LogError, Opened, Point, database, entry};
+
+/// What the writer and the readers share.
+#[derive(Debug)]
+pub(super) struct Shared {
+    /// Held for the whole of an append, also while it mends the database.
+    pub(super) appending: Mutex<()>,
+    published: RwLock<Published>,
+}
+
+/// What readers see.
+#[derive(Debug)]
+pub(super) struct Published {
+    /// `None` while a failed one cannot even be read.
+    pub(super) database: Option<Database>,
+    /// The log's end as far as it is acknowledged, and how it came there.
+    pub(super) known: Start,
+    /// Opens and seals the entries.
+    pub(super) sealer: Arc<Sealer>,
+}
+
+impl Shared {
+    pub(super) fn new(database: Database, known: Start, sealer: Sealer) -> Self {
+        let published = Published {
+            database: Some(database),
+            known,
+            sealer: Arc::new(sealer),
+        };
+        Self {
+            appending: Mutex::new(()),
+            published: RwLock::new(published),
+        }
+    }
+
+    pub(super) fn look(&self) -> RwLockReadGuard<'_, Published> {
+        self.published
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
+    pub(super) fn change(&self) -> RwLockWriteGuard<'_, Published> {
+        self.published
+            .write()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Whether this log has been where somebody else saw it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Agreement {
+    /// The point is one of this log's.
+    Same,
+    /// This log does not go as far: the service was rolled back, or the point is made up.
+    Behind,
+    /// This log had another entry there.
+    Forked,
+}
+
+/// Reads the log. Cheap to clone, for any thread; goes on while the log is written, and when it can no longer be.
+#[derive(Debug, Clone)]
+pub struct Reader {
+    pub(super) shared: Arc<Shared>,
+}
+
+/// The log as it is at one moment.
+pub(super) struct View {
+    pub(super) read: ReadTransaction,
+    pub(super) known: Start,
+    pub(super) sealer: Arc<Sealer>,
+}
+
+impl Reader {
+    /// The log's end, as far as it is acknowledged.
+    #[must_use]
+    pub fn point(&self) -> Point {
+        self.shared.look().known.point()
+    }
+
+    /// Reads entry `sequence`, at the cost of verifying up to 32 entries around it.
+    ///
+    /// # Errors
+    /// [`LogError::NoEntry`] if there is none of this number, [`LogError`] if it cannot be read or is not the one that this log had
+    /// there.
+    pub fn read(&self, sequence: u64) -> Result<Opened, LogError> {
+        let entries = self.retrying(|| {
+            let (view, from, to) = self.around(sequence)?;
+            verified(&view, from, to)
+        })?;
+        entries
+            .into_iter()
+            .find(|entry| entry.sequence == sequence)
+            .ok_or(LogError::NoEntry {
+                sequence,
+                last: self.point().sequence,
+            })
+    }
+
+    /// Says whether `point` is one of this log's.
+    ///
+    /// # Errors
+    /// [`LogError`] if the log cannot be read there.
+    pub fn agrees(&self, point: Point) -> Result<Agreement, LogError> {
+        let (end, known) = {
+            let published = self.shared.look();
+            let known = published.known.chain_at(point.sequence);
+            (published.known.point(), known)
+        };
+        if point.sequence > end.sequence {
+            return Ok(Agreement::Behind);
+        }
+        let chain = match known {
+            Some(chain) => chain,
+            None => self.read(point.sequence)?.chain_after,
+        };
+        Ok(if chain == point.chain {
+            Agreement::Same
+        } else {
+            Agreement::Forked
+        })
+    }
+
+    /// Hands entries `first` to `last` to `each`, in order, each verified as by [`Reader::read`] but cheaper, from one consistent view.
+    ///
+    /// # Errors
+    /// [`LogError`], or whatever `each` refuses.
+    pub fn scan<E: From<LogError>>(
+        &self,
+        first: u64,
+        last: u64,
+        mut each: impl FnMut(Opened) -> Result<(), E>,
+    ) -> Result<(), E> {
+        let View {
+            read,
+            known,
+            sealer,
+        } = self.view()?;
+        let entries = Entries { read, sealer };
+        let mut next = first;
+        while next <= last {
+            let (from, to) = known.around(next)?;
+            for entry in verified(&entries, from, to)? {
+                if (next..=last).contains(&entry.sequence) {
+                    each(entry)?;
+                }
+            }
+            next = to.sequence.saturating_add(1);
+        }
+        Ok(())
+    }
+
+    /// Verifies the whole chain, from the first entry to the last; calls `progress` now and then with how many are done and how many
+    /// there are.
+    ///
+    /// # Errors
+    /// [`LogError`] for the first entry that is missing, damaged or not this log's.
+    pub fn verify_all(&self, mut progress: impl FnMut(u64, u64)) -> Result<Point, LogError> {
+        let end = self.point();
+        self.scan(1, end.sequence, |entry| {
+            if entry.sequence.is_multiple_of(super::PROGRESS) {
+                progress(entry.sequence, end.sequence);
+            }
+            Ok::<(), LogError>(())
+        })?;
+        Ok(end)
+    }
+
+    /// One consistent view of everything.
+    pub(super) fn view(&self) -> Result<View, LogError> {
+        self.retrying(|| {
+            let published = self.shared.look();
+            let database = published.database.as_ref().ok_or(LogError::Unreadable)?;
+            Ok(View {
+                read: database.begin_read()?,
+                known: published.known.clone(),
+                sealer: published.sealer.clone(),
+            })
+        })
+    }
+
+    /// What reads the entries between the two known points around an entry.
+    fn around(&self, sequence: u64) -> Result<(Entries, Point, Point), LogError> {
+        let published = self.shared.look();
+        let (from, to) = published.known.around(sequence)?;
+        let database = published.database.as_ref().ok_or(LogError::Unreadable)?;
+        let entries = Entries {
+            read: database.begin_read()?,
+            sealer: published.sealer.clone(),
+        };
+        Ok((entries, from, to))
+    }
+
+    /// A write that fails closes the database under its readers: they wait until the writer has opened it again, and
+    /// read once more.
+    fn retrying<T>(&self, read: impl Fn() -> Result<T, LogError>) -> Result<T, LogError> {
+        match read() {
+            Err(LogError::Database(_)) => {
+                drop(
+                    self.shared
+                        .appending
+                        .lock()
+                        .unwrap_or_else(PoisonError::into_inner),
+                );
+                read()
+            }
+            other => other,
+        }
+    }
+}
+
+/// Entries as they are stored at one moment, and what opens them.
+struct Entries {
+    read: ReadTransaction,
+    sealer: Arc<Sealer>,
+}
+
+/// The entries between two known points, if the chain leads from the one to the other.
+fn verified(entries: &Entries, from: Point, to: Point) -> Result<Vec<Opened>, LogError> {
+    let mut opened = Vec::new();
+    let mut at = from;
+    let first = from.sequence.saturating_add(1);
+    database::walk(&entries.read, first, to.sequence, |sequence, value| {
+        let entry = follow(&entries.sealer, at, sequence, value)?;
+        at = entry.point();
+        opened.push(entry);
+        Ok::<(), LogError>(())
+    })?;
+    if at == to {
+        Ok(opened)
+    } else {
+        Err(LogError::OtherHistory {
+            sequence: to.sequence,
+        })
+    }
+}
+
+/// Opens the entry that comes after `before`.
+pub(super) fn follow(
+    sealer: &Sealer,
+    before: Point,
+    sequence: u64,
+    value: &[u8],
+) -> Result<Opened, LogError> {
+    let entry = entry::open(sealer, sequence, value)?;
+    if entry.chain_before == before.chain {
+        Ok(entry)
+    } else {
+        Err(LogError::OtherHistory { sequence })
+    }
+}

@@ -1,0 +1,208 @@
+//! A command's way: its form and signature are checked where it came in, by as many threads as there are; the writer checks it
+//! against the state, makes it durable and carries it out; then its receipt is signed, again where it came in.
+//!
+//! A command that comes again gets the receipt that it got the first time: a client that lost the answer repeats itself, and
+//! one who replays somebody else's command gains nothing.
+
+use std::time::Instant;
+
+use sesemi_protocol::command::{self, Action};
+use sesemi_protocol::cose::CoseError;
+use sesemi_protocol::limits::MAX_REPEATED;
+use sesemi_protocol::receipt::{Point, Receipt, SignedError, StatePoint};
+use sesemi_protocol::wire::ReplyBody;
+use sesemi_protocol::{Digest, PrincipalId, Refusal, RefusalCode, SecretKey, audit};
+use tokio::sync::mpsc::error::TrySendError;
+use tokio::sync::oneshot;
+
+use super::writer::{Denied, Submission, Work};
+use super::{KeyService, read, unreadable};
+use crate::metrics::Outcome;
+use crate::state::check::Objection;
+use crate::state::{Authentic, Secret};
+
+impl KeyService {
+    pub(super) async fn submit(&self, signed: Vec<u8>, key: Option<SecretKey>) -> ReplyBody {
+        let started = Instant::now();
+        let reply = match self.carry_out(signed, key).await {
+            Ok(receipt) => ReplyBody::Receipt(receipt.into()),
+            Err(Denied::Refused(refusal)) => ReplyBody::Refused(refusal),
+            Err(Denied::SequenceBehind(last)) => ReplyBody::SequenceBehind(last),
+        };
+        let outcome = Outcome::of(match &reply {
+            ReplyBody::Refused(refusal) => Some(refusal.code),
+            ReplyBody::SequenceBehind(_) => Some(RefusalCode::Replayed),
+            _ => None,
+        });
+        tracing::info!(outcome = outcome.outcome, "command");
+        self.metrics.commands.get_or_create(&outcome).inc();
+        self.metrics
+            .command_seconds
+            .observe(started.elapsed().as_secs_f64());
+        reply
+    }
+
+    async fn carry_out(&self, signed: Vec<u8>, key: Option<SecretKey>) -> Result<Vec<u8>, Denied> {
+        let authentic = self.authenticate(&signed, key)?;
+        let signer = authentic.signer;
+        self.within_limits(&signer)?;
+        self.agree(authentic.command.seen)?;
+        let sequence = authentic.command.sequence;
+        let digest = Digest::of(&signed);
+        let (answer, answered) = oneshot::channel();
+        let submission = Submission {
+            authentic,
+            signed: signed.clone(),
+            answer,
+        };
+        let point = match self.hand_in(submission, answered).await {
+            Err(Denied::SequenceBehind(last)) => self
+                .repeated(&signer, sequence, &signed)?
+                .ok_or(Denied::SequenceBehind(last))?,
+            other => other?,
+        };
+        self.receipt(signer, digest, point)
+    }
+
+    async fn hand_in(
+        &self,
+        submission: Submission,
+        answered: oneshot::Receiver<Result<Point, Denied>>,
+    ) -> Result<Point, Denied> {
+        // Refused at once if it is refused now: that costs no place in the queue.
+        let now = self.clock.unix_seconds();
+        let Authentic {
+            signer, command, ..
+        } = &submission.authentic;
+        read(&self.state).check(signer, command, now)?;
+        self.work
+            .try_send(Work::Command(Box::new(submission)))
+            .map_err(|error| match error {
+                TrySendError::Full(_) => Refusal::from(RefusalCode::Busy),
+                TrySendError::Closed(_) => self.writer_is_gone(),
+            })?;
+        answered
+            .await
+            .unwrap_or_else(|_| Err(Refusal::from(RefusalCode::Internal).into()))
+    }
+
+    /// The thread that owns the log panicked: nothing can be carried out any more, so the service ends, and the next start reads
+    /// what is on disk.
+    fn writer_is_gone(&self) -> Refusal {
+        tracing::error!("the log's thread is gone; this service stops");
+        self.metrics.writable.set(0);
+        self.retired.send_replace(true);
+        RefusalCode::Unwritable.into()
+    }
+
+    /// Verifies a signed command with the key on record, or, for a registration, with the key it brings; and the key beside
+    /// it with the digest in it.
+    fn authenticate(&self, signed: &[u8], key: Option<SecretKey>) -> Result<Authentic, Refusal> {
+        let refused = |error| match error {
+            SignedError::Cose(CoseError::NotAuthentic) => RefusalCode::NotAuthentic.into(),
+            SignedError::UnknownSigner => RefusalCode::UnknownPrincipal.into(),
+            error => Refusal::new(RefusalCode::Malformed, error),
+        };
+        let parsed = command::parse(signed).map_err(refused)?;
+        let signer = parsed.claimed_principal();
+        let known = read(&self.state)
+            .principals()
+            .get(&signer)
+            .map(|known| *known.identity());
+        let (identity, command) = match known {
+            Some(known) => (known, parsed.verify(&known).map_err(refused)?),
+            None => parsed.verify_registration().map_err(refused)?,
+        };
+        let secret = match (command.action.key(), key) {
+            (None, None) => Secret::None,
+            (Some(digest), Some(key)) if Digest::of(key.expose()) == *digest => Secret::Key(key),
+            _ => {
+                let detail = "the key beside the command is not the one that it names";
+                return Err(Refusal::new(RefusalCode::Malformed, detail));
+            }
+        };
+        Ok(Authentic {
+            signer,
+            identity,
+            command,
+            secret,
+        })
+    }
+
+    /// Where a command stands in the log, if it was carried out: looks back along its signer's commands.
+    fn repeated(
+        &self,
+        signer: &PrincipalId,
+        sequence: u64,
+        signed: &[u8],
+    ) -> Result<Option<Point>, Refusal> {
+        let last = read(&self.state)
+            .principals()
+            .get(signer)
+            .map(super::super::state::principals::Principal::last_position);
+        let mut position = last.unwrap_or(0);
+        for _ in 0..MAX_REPEATED {
+            if position == 0 {
+                return Ok(None);
+            }
+            let opened = self.reader.read(position).map_err(|e| unreadable(&e))?;
+            let internal = |_| Refusal::from(RefusalCode::Internal);
+            let entry = audit::decode(&opened.public).map_err(internal)?;
+            if let audit::Record::Command(known) = &entry.record
+                && known.as_slice() == signed
+            {
+                return Ok(Some(opened.point()));
+            }
+            let command = entry
+                .unverified_command()
+                .map_err(|_| Refusal::from(RefusalCode::Internal))?;
+            if command.is_none_or(|(_, command)| command.sequence <= sequence) {
+                return Ok(None);
+            }
+            position = entry.previous;
+        }
+        Ok(None)
+    }
+
+    /// Ed25519 is deterministic: a repeated command gets the same bytes.
+    fn receipt(
+        &self,
+        principal: PrincipalId,
+        command: Digest,
+        point: Point,
+    ) -> Result<Vec<u8>, Denied> {
+        let receipt = Receipt {
+            state: StatePoint {
+                service: self.id(),
+                point,
+            },
+            principal,
+            command,
+        };
+        let signed = receipt.sign(&self.identity);
+        Ok(signed.map_err(|_| Refusal::from(RefusalCode::Internal))?)
+    }
+}
+
+impl From<Refusal> for Denied {
+    fn from(refusal: Refusal) -> Self {
+        Self::Refused(refusal)
+    }
+}
+
+impl From<Objection> for Denied {
+    fn from(objection: Objection) -> Self {
+        match objection {
+            Objection::Refused(code) => Self::Refused(code.into()),
+            Objection::SequenceBehind(last) => Self::SequenceBehind(last),
+        }
+    }
+}
+
+/// Whether a command must be alone in its batch: it changes what commands in any namespace depend on.
+pub(super) fn is_exclusive(action: &Action) -> bool {
+    matches!(
+        action,
+        Action::NameCustodians { .. } | Action::ApproveUpgrade { .. }
+    )
+}

@@ -1,0 +1,239 @@
+//! Calls in, replies out. Releases and questions read the state and go at once; commands are authenticated where they come in
+//! and then go through one thread that owns the log, many in one durable write.
+//!
+//! - [`commands`]: from signed bytes to a receipt; [`writer`]: the thread that owns the log;
+//! - [`releases`]: keys for enclaves, and what is recorded of it; [`questions`]: what principals ask;
+//! - [`handover`]: to a successor that custodians approved.
+//!
+//! [`crate::start`] makes a service.
+
+use std::num::NonZeroU64;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
+use std::time::Instant;
+
+use sesemi_attest::Clock;
+use sesemi_attest::channel::Peer;
+use sesemi_attest::freshness::FreshnessFloor;
+use sesemi_protocol::receipt::{Head, Point, StatePoint};
+use sesemi_protocol::wire::{CallBody, ReplyBody, ServiceStatus, UpgradeStatus};
+use sesemi_protocol::{
+    Entropy, PrincipalId, Refusal, RefusalCode, SecretKey, ServiceId, SigningIdentity,
+};
+use tokio::sync::{mpsc, watch};
+
+use crate::limits::Limits;
+use crate::log::{Agreement, LogError, Reader};
+use crate::metrics::Metrics;
+use crate::state::State;
+
+pub mod commands;
+pub mod handover;
+pub mod questions;
+pub mod releases;
+pub mod writer;
+
+use releases::Recorder;
+use writer::Work;
+
+/// What the service needs from outside.
+#[derive(Clone)]
+pub struct Resources {
+    /// The least fresh evidence that is accepted; kept with the state.
+    pub floor: Arc<FreshnessFloor>,
+    /// Tells the time.
+    pub clock: Arc<dyn Clock>,
+    /// Randomness.
+    pub entropy: Arc<dyn Entropy>,
+    /// What the operator may count.
+    pub metrics: Arc<Metrics>,
+    /// How long a lease is unless the model's owner says otherwise, in seconds.
+    pub lease_seconds: u32,
+    /// How often each principal may command or ask.
+    pub limits: Limits<PrincipalId>,
+    /// Entries after which a new snapshot is made.
+    pub snapshot_every: NonZeroU64,
+}
+
+impl core::fmt::Debug for Resources {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.write_str("Resources(..)")
+    }
+}
+
+/// The running service.
+pub struct KeyService {
+    pub(crate) identity: Arc<SigningIdentity>,
+    pub(crate) state_key: Arc<RwLock<SecretKey>>,
+    pub(crate) state: Arc<RwLock<State>>,
+    pub(crate) reader: Reader,
+    pub(crate) work: mpsc::Sender<Work>,
+    pub(crate) recorder: Arc<Recorder>,
+    pub(crate) limits: Mutex<Limits<PrincipalId>>,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) metrics: Arc<Metrics>,
+    pub(crate) lease_seconds: u32,
+    pub(crate) retired: watch::Sender<bool>,
+    pub(crate) writer: std::thread::JoinHandle<()>,
+}
+
+impl core::fmt::Debug for KeyService {
+    fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.debug_struct("KeyService")
+            .field("service", &self.id())
+            .finish_non_exhaustive()
+    }
+}
+
+impl KeyService {
+    /// The service's identity.
+    #[must_use]
+    pub fn identity(&self) -> &Arc<SigningIdentity> {
+        &self.identity
+    }
+
+    /// The service's id.
+    #[must_use]
+    pub fn id(&self) -> ServiceId {
+        self.identity.public().service_id()
+    }
+
+    /// Reads the log, for a backup.
+    #[must_use]
+    pub fn reader(&self) -> &Reader {
+        &self.reader
+    }
+
+    /// Turns true once the service was handed over: it should stop then.
+    #[must_use]
+    pub fn retired(&self) -> watch::Receiver<bool> {
+        self.retired.subscribe()
+    }
+
+    /// Records what waits to be recorded: called several times a second.
+    pub fn tick(&self) {
+        if self.recorder.has_pending() {
+            // With a full queue the next batch of commands takes it along.
+            let _ = self.work.try_send(Work::Record);
+        }
+    }
+
+    /// Records renewals that were only counted, keeps the freshness floor if it rose, and wipes request keys that have ended:
+    /// called every minute or so.
+    pub fn keep(&self) {
+        self.recorder.count_renewals();
+        let _ = self.work.try_send(Work::Keep);
+    }
+
+    /// Carries out what is queued, records what waits, writes a snapshot, then closes the log.
+    pub fn stop(self) {
+        self.recorder.count_renewals();
+        drop(self.work);
+        if self.writer.join().is_err() {
+            tracing::error!("the log's thread panicked");
+        }
+    }
+
+    /// Answers one call of a peer. Who the peer is comes from the channel, never from the call.
+    pub async fn answer(self: &Arc<Self>, peer: &Peer, call: CallBody) -> ReplyBody {
+        match call {
+            CallBody::Status { seen } => self.status(seen),
+            CallBody::Release(requests) => self.release(peer, &requests),
+            CallBody::Submit { signed, key } => self.submit(signed.into(), key).await,
+            CallBody::Query(signed) => self.query(signed.into()).await,
+            CallBody::Unlock(_) => {
+                let detail = "the service's state is open already";
+                ReplyBody::Refused(Refusal::new(RefusalCode::AlreadyExists, detail))
+            }
+            CallBody::HandOver { policy } => self.hand_over(peer, policy),
+            CallBody::Retire { policy } => self.retire(peer, policy).await,
+        }
+    }
+
+    fn status(&self, seen: Point) -> ReplyBody {
+        if let Err(refusal) = self.agree(seen) {
+            return ReplyBody::Refused(refusal);
+        }
+        let state = read(&self.state);
+        let head = Head {
+            state: StatePoint {
+                service: self.id(),
+                point: state.point(),
+            },
+            at: state.time(self.clock.unix_seconds()),
+        };
+        let Ok(head) = head.sign(&self.identity) else {
+            return ReplyBody::Refused(RefusalCode::Internal.into());
+        };
+        let governance = state.governance();
+        let upgrades = governance.approvals().map(|((code, policy), by)| {
+            let approved_by = by.iter().copied().collect();
+            UpgradeStatus {
+                code: *code,
+                policy: *policy,
+                approved_by,
+            }
+        });
+        ReplyBody::Status(Box::new(ServiceStatus {
+            head: head.into(),
+            custodians: governance.custodians().to_vec(),
+            threshold: governance.threshold(),
+            upgrades: upgrades.collect(),
+        }))
+    }
+
+    /// Whether this log has been where somebody says it was. If not, it was rolled back, or it is a fork.
+    fn agree(&self, seen: Point) -> Result<(), Refusal> {
+        match self.reader.agrees(seen) {
+            Ok(Agreement::Same) => Ok(()),
+            Ok(Agreement::Behind) => {
+                tracing::error!(
+                    seen = seen.sequence,
+                    "STALE STATE: a caller has seen a newer state of this service; it was rolled back"
+                );
+                self.metrics.stale.inc();
+                let detail = format!(
+                    "the log ends at entry {}, the caller has seen entry {}",
+                    self.reader.point().sequence,
+                    seen.sequence
+                );
+                Err(Refusal::new(RefusalCode::StaleState, detail))
+            }
+            Ok(Agreement::Forked) => {
+                tracing::error!(
+                    seen = seen.sequence,
+                    "FORKED STATE: a caller has seen another history of this service"
+                );
+                self.metrics.stale.inc();
+                let detail = format!(
+                    "entry {} is another one than the caller has seen",
+                    seen.sequence
+                );
+                Err(Refusal::new(RefusalCode::StaleState, detail))
+            }
+            Err(error) => Err(unreadable(&error)),
+        }
+    }
+
+    /// Takes one from what a principal may do now.
+    fn within_limits(&self, principal: &PrincipalId) -> Result<(), Refusal> {
+        let mut limits = lock(&self.limits);
+        limits
+            .check(principal, Instant::now())
+            .map_err(|retry| Refusal::new(RefusalCode::Busy, retry))
+    }
+}
+
+fn unreadable(error: &LogError) -> Refusal {
+    tracing::error!(%error, "the log cannot be read");
+    RefusalCode::Internal.into()
+}
+
+/// A panic while a lock was held cannot have left the state half-changed in a way that allows more: `apply` adds what was
+/// checked, or takes away.
+fn read<T>(state: &RwLock<T>) -> RwLockReadGuard<'_, T> {
+    state.read().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,238 @@
+//! Keys for enclaves, and the record of it.
+//!
+//! A release is recorded with the next write to the log, a fraction of a second later: waiting for the disk would make every cold
+//! start wait. Renewals on the same connection are counted and recorded together. If releases cannot be recorded for long, there are
+//! none.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::Mutex;
+use std::time::Instant;
+
+use sesemi_attest::Claims;
+use sesemi_attest::channel::Peer;
+use sesemi_protocol::audit::{Record, Released};
+use sesemi_protocol::limits::MAX_RELEASES;
+use sesemi_protocol::receipt::{Point, StatePoint};
+use sesemi_protocol::release::{Lease, ReleaseOutcome, ReleaseRequest};
+use sesemi_protocol::wire::ReplyBody;
+use sesemi_protocol::{Refusal, RefusalCode};
+
+use super::{KeyService, lock, read};
+use crate::decision::{Ask, NoTrail, decide};
+use crate::metrics::Outcome;
+
+/// Releases that may wait to be recorded.
+const MAX_PENDING: usize = 100_000;
+/// Releases whose renewals are counted at once.
+const MAX_COUNTED: usize = 100_000;
+
+impl KeyService {
+    pub(super) fn release(&self, peer: &Peer, requests: &[ReleaseRequest]) -> ReplyBody {
+        let started = Instant::now();
+        let Peer::Enclave(claims) = peer else {
+            return ReplyBody::Refused(RefusalCode::NotAttested.into());
+        };
+        if requests.is_empty() || requests.len() > MAX_RELEASES {
+            let detail = format!("ask for 1 to {MAX_RELEASES} releases in one call");
+            return ReplyBody::Refused(Refusal::new(RefusalCode::Malformed, detail));
+        }
+        let outcomes = requests.iter().map(|request| {
+            let released = self.release_one(claims, request);
+            let outcome = Outcome::of(released.as_ref().err().map(|refusal| refusal.code));
+            self.metrics.releases.get_or_create(&outcome).inc();
+            match released {
+                Ok(lease) => ReleaseOutcome::Lease(Box::new(lease)),
+                Err(refusal) => ReleaseOutcome::Refused(refusal),
+            }
+        });
+        let outcomes: Vec<ReleaseOutcome> = outcomes.collect();
+        self.metrics
+            .release_seconds
+            .observe(started.elapsed().as_secs_f64());
+        ReplyBody::Released(outcomes)
+    }
+
+    fn release_one(&self, claims: &Claims, request: &ReleaseRequest) -> Result<Lease, Refusal> {
+        if !self.recorder.has_room() {
+            return Err(RefusalCode::Unwritable.into());
+        }
+        if request.seen != Point::START {
+            self.agree(request.seen)?;
+        }
+        let state = read(&self.state);
+        if self.recorder.is_closed() || state.governance().successor().is_some() {
+            return Err(RefusalCode::HandedOver.into());
+        }
+        let now = state.time(self.clock.unix_seconds());
+        let ask = Ask {
+            user: &request.user,
+            model: &request.model,
+            code: &claims.code,
+            key: Some(request.key),
+            now,
+        };
+        let allowed = decide(&state, &ask, &mut NoTrail)?;
+        self.recorder.note(Released {
+            user: request.user,
+            model: allowed.model.clone(),
+            key: request.key,
+            grant: allowed.grant,
+            code: claims.code,
+            evidence: claims.evidence,
+            times: 1,
+        });
+        Ok(Lease {
+            model_key: allowed.model_key.clone(),
+            manifest: allowed.manifest,
+            request_key: allowed.request_key.clone(),
+            seconds: allowed.seconds(now, self.lease_seconds),
+            state: StatePoint {
+                service: self.id(),
+                point: state.point(),
+            },
+            model: allowed.model,
+        })
+    }
+}
+
+/// Releases on their way to the log.
+#[derive(Debug, Default)]
+pub struct Recorder(Mutex<Pending>);
+
+#[derive(Debug, Default)]
+struct Pending {
+    /// To be recorded with the next write.
+    records: VecDeque<Record>,
+    /// How often each release came again since its last record.
+    renewals: HashMap<Released, u32>,
+    /// The log is about to end: what is released now could not be recorded any more.
+    closed: bool,
+}
+
+impl Recorder {
+    fn has_room(&self) -> bool {
+        lock(&self.0).records.len() < MAX_PENDING
+    }
+
+    fn is_closed(&self) -> bool {
+        lock(&self.0).closed
+    }
+
+    /// Has no more keys released, or again.
+    pub(super) fn close(&self, closed: bool) {
+        lock(&self.0).closed = closed;
+    }
+
+    pub(super) fn has_pending(&self) -> bool {
+        !lock(&self.0).records.is_empty()
+    }
+
+    /// Notes one release: the first on a connection is recorded soon, the others are counted.
+    fn note(&self, released: Released) {
+        let mut pending = lock(&self.0);
+        if let Some(times) = pending.renewals.get_mut(&released) {
+            *times = times.saturating_add(1);
+            return;
+        }
+        if pending.renewals.len() < MAX_COUNTED {
+            pending.renewals.insert(released.clone(), 0);
+        }
+        pending.records.push_back(Record::Released(released));
+    }
+
+    /// Has renewals recorded that were counted, and forgets connections without any.
+    pub(super) fn count_renewals(&self) {
+        let mut pending = lock(&self.0);
+        let counted: Vec<Record> = pending
+            .renewals
+            .iter()
+            .filter(|(_, times)| **times > 0)
+            .map(|(released, times)| {
+                let mut released = released.clone();
+                released.times = *times;
+                Record::Released(released)
+            })
+            .collect();
+        pending.records.extend(counted);
+        pending.renewals.retain(|_, times| *times > 0);
+        pending.renewals.values_mut().for_each(|times| *times = 0);
+    }
+
+    /// Takes up to `most` records that wait.
+    pub(super) fn take(&self, most: usize) -> Vec<Record> {
+        let records = &mut lock(&self.0).records;
+        let count = most.min(records.len());
+        records.drain(..count).collect()
+    }
+
+    /// Takes records back that could not be written.
+    pub(super) fn give_back(&self, unwritten: Vec<Record>) {
+        let records = &mut lock(&self.0).records;
+        for record in unwritten.into_iter().rev() {
+            records.push_front(record);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use sesemi_protocol::release::RequestKeyName;
+    use sesemi_protocol::{
+        CodeIdentityDigest, Digest, ModelName, ModelRef, ModelVersion, PrincipalId,
+    };
+
+    use super::*;
+
+    fn released(connection: u8) -> Released {
+        Released {
+            user: PrincipalId([1; 32]),
+            model: ModelRef::new(
+                PrincipalId([2; 32]),
+                ModelName::new("m").unwrap(),
+                ModelVersion::new(1).unwrap(),
+            ),
+            key: RequestKeyName::model(1),
+            grant: 7,
+            code: CodeIdentityDigest([3; 32]),
+            evidence: Digest([connection; 32]),
+            times: 1,
+        }
+    }
+
+    fn times(records: &[Record]) -> Vec<u32> {
+        let times = records.iter().map(|record| match record {
+            Record::Released(released) => released.times,
+            other => panic!("{other:?}"),
+        });
+        times.collect()
+    }
+
+    #[test]
+    fn the_first_release_is_recorded_at_once_and_renewals_are_counted() {
+        let recorder = Recorder::default();
+        for _ in 0..5 {
+            recorder.note(released(1));
+        }
+        recorder.note(released(2));
+        assert_eq!(times(&recorder.take(10)), [1, 1]);
+        assert!(!recorder.has_pending());
+        recorder.count_renewals();
+        assert_eq!(times(&recorder.take(10)), [4]);
+        recorder.count_renewals();
+        assert!(recorder.take(10).is_empty());
+        // Both connections were idle in between: what comes now is a first release again.
+        recorder.note(released(1));
+        assert_eq!(times(&recorder.take(10)), [1]);
+    }
+
+    #[test]
+    fn what_could_not_be_written_keeps_its_place() {
+        let recorder = Recorder::default();
+        for connection in 0..4 {
+            recorder.note(released(connection));
+        }
+        let taken = recorder.take(2);
+        recorder.give_back(taken.clone());
+        assert_eq!(recorder.take(4)[..2], taken);
+    }
+}
