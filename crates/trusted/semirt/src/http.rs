@@ -156,17 +156,22 @@ fn refused(refusal: &Refusal) -> Answer {
         RefusalCode::UnknownPrincipal
         | RefusalCode::NotGranted
         | RefusalCode::NoRequestKey
-        | RefusalCode::NotAttested => StatusCode::FORBIDDEN,
-        RefusalCode::UnknownModel => StatusCode::NOT_FOUND,
+        | RefusalCode::NotAttested
+        | RefusalCode::NotPermitted => StatusCode::FORBIDDEN,
+        RefusalCode::UnknownModel | RefusalCode::NotFound => StatusCode::NOT_FOUND,
         RefusalCode::Replayed
         | RefusalCode::AlreadyExists
         | RefusalCode::StaleState
         | RefusalCode::WrongService => StatusCode::CONFLICT,
-        RefusalCode::Busy => StatusCode::TOO_MANY_REQUESTS,
+        RefusalCode::Busy | RefusalCode::TooMany => StatusCode::TOO_MANY_REQUESTS,
         RefusalCode::DeadlineExceeded => StatusCode::GATEWAY_TIMEOUT,
-        RefusalCode::KeyServiceUnavailable | RefusalCode::ModelUnavailable => {
-            StatusCode::BAD_GATEWAY
-        }
+        // KeyService's own trouble.
+        RefusalCode::KeyServiceUnavailable
+        | RefusalCode::ModelUnavailable
+        | RefusalCode::Unwritable
+        | RefusalCode::Locked
+        | RefusalCode::HandedOver
+        | RefusalCode::ClockSkew => StatusCode::BAD_GATEWAY,
         RefusalCode::EngineFailed | RefusalCode::Internal => StatusCode::INTERNAL_SERVER_ERROR,
     };
     let body = serde_json::json!({

@@ -5,7 +5,7 @@
 //! there.
 //!
 //! - [`runtime`]: the way of a request, from ciphertext to ciphertext;
-//! - [`keys`]: leases from KeyService, kept until they run out;
+//! - [`keys`]: leases from KeyService, renewed while they are in use, wiped when they end;
 //! - [`models`]: decrypted models within a memory budget;
 //! - [`single_flight`]: many requests for one thing cause one fetch, and a failure leaves nothing behind;
 //! - [`engine`]: what runs a model;
@@ -32,3 +32,5 @@ pub mod metrics;
 pub mod models;
 pub mod runtime;
 pub mod single_flight;
+#[cfg(test)]
+mod testing;

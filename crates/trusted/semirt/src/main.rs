@@ -5,7 +5,6 @@
 
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::time::Duration;
 
 use clap::Parser as _;
 use object_store::local::LocalFileSystem;
@@ -31,8 +30,6 @@ static ALLOCATOR: WipingAllocator = WipingAllocator;
 
 /// Threads of the runtime: fixed, because some TEEs must know their number in advance.
 const THREADS: usize = 2;
-/// How often leases that have ended are wiped.
-const SWEEP: Duration = Duration::from_secs(5);
 
 /// Why SeMIRT ended.
 #[derive(Debug, thiserror::Error)]
@@ -97,19 +94,14 @@ async fn serve(
     let stop = lifecycle::stop_signal().map_err(|e| MainError::Io("signals".into(), e))?;
     announce(&listener, &*attester).map_err(|e| MainError::Io("standard output".into(), e))?;
 
-    let sweeping = {
+    let tending = {
         let runtime = runtime.clone();
-        tokio::spawn(async move {
-            loop {
-                tokio::time::sleep(SWEEP).await;
-                runtime.keys().sweep();
-            }
-        })
+        tokio::spawn(async move { runtime.keys().tend().await })
     };
     let refreshing = tokio::spawn(config.trust.clone().refresh(verifier));
     let endpoints = Endpoints::new(runtime, stop.clone());
     http::serve(listener, Arc::new(endpoints), BOUNDS, stop).await;
-    sweeping.abort();
+    tending.abort();
     refreshing.abort();
     tracing::info!("stopped");
     Ok(())
@@ -131,7 +123,7 @@ fn assemble(
     )?;
     let expected = ExpectedService::Pinned(config.keyservice_id);
     let session = KeyServiceSession::new(connector, config.keyservice, expected);
-    let keys = Keys::new(Arc::new(FromKeyService(Arc::new(session))));
+    let keys = Keys::new(Arc::new(FromKeyService(Arc::new(session))), entropy.clone());
     let store = LocalFileSystem::new_with_prefix(&config.store)?;
     let engine = Arc::new(Rten::new(config.engine_threads));
     let models = Models::new(Arc::new(store), engine, config.model_memory);

@@ -123,12 +123,13 @@ impl Models {
         lock(&self.shelf.content).used
     }
 
-    /// Fetches, decrypts and loads a model under a lease.
+    /// Fetches, decrypts and loads the model version that a lease is for.
     ///
     /// # Errors
     /// [`RefusalCode::ModelUnavailable`] if it cannot be fetched, opened or loaded; [`RefusalCode::Busy`] if there is no
     /// room while other models are in use.
-    pub async fn fetch(&self, model: &ModelRef, lease: &Lease) -> Result<Arc<Model>, Refusal> {
+    pub async fn fetch(&self, lease: &Lease) -> Result<Arc<Model>, Refusal> {
+        let model = &lease.model;
         let load = Load {
             store: self.store.clone(),
             engine: self.engine.clone(),

@@ -9,7 +9,8 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use sesemi_protocol::envelope::{
     EnvelopeError, OpenedRequest, Path, Report, Route, Steps, parse_request,
 };
-use sesemi_protocol::release::Lease;
+use sesemi_protocol::id::ModelVersion;
+use sesemi_protocol::receipt::{Point, StatePoint};
 use sesemi_protocol::tensor::{Tensor, TensorView};
 use sesemi_protocol::{Entropy, Refusal, RefusalCode};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -17,7 +18,7 @@ use tokio::time::Instant;
 use zeroize::Zeroize as _;
 
 use crate::engine::{EngineError, Execution};
-use crate::keys::Keys;
+use crate::keys::{Keys, LiveLease};
 use crate::metrics::Metrics;
 use crate::models::{Model, Models};
 
@@ -70,7 +71,7 @@ impl Runtime {
         }
     }
 
-    /// The keys, to be swept now and then.
+    /// The keys, which somebody has to tend.
     #[must_use]
     pub fn keys(&self) -> &Keys {
         &self.keys
@@ -124,54 +125,57 @@ impl Runtime {
             Some(lease) => lease,
             None => {
                 journey.missed = true;
-                self.keys.fetch(&route, 0).await?
+                self.keys.fetch(&route, Point::START).await?
             }
         };
         journey.lap(|steps| &mut steps.key_us);
         let opened = parsed
-            .open(message, &lease.request_key)
+            .open(message, &lease.lease().request_key)
             .map_err(|e| match e {
                 EnvelopeError::Content(_) => RefusalCode::Malformed,
                 _ => RefusalCode::NotAuthentic,
             })?;
+        // Only now: whoever does not have the user's key cannot keep its leases alive.
+        lease.mark_used();
         journey.lap(|steps| &mut steps.open_us);
 
         // From here on the user's key is proven, and every answer is sealed.
         let opened = Arc::new(opened);
-        let outcome = self.run(&route, lease, &opened, &mut journey).await;
-        let report = journey.report();
+        let mut version = lease.lease().model.version;
+        let outcome = self
+            .run(&route, lease, &opened, &mut journey, &mut version)
+            .await;
+        let report = journey.report(version);
         let refused = outcome.as_ref().err().map(|refusal| refusal.code);
         let answer = seal(&opened, outcome, report, &*self.entropy)?;
         Ok((report, refused, answer))
     }
 
+    /// Runs the model, and says in `version` which one that was.
     async fn run(
         &self,
         route: &Route,
-        mut lease: Arc<Lease>,
+        lease: Arc<LiveLease>,
         opened: &Arc<OpenedRequest>,
         journey: &mut Journey,
+        version: &mut ModelVersion,
     ) -> Result<Vec<Tensor>, Refusal> {
-        let seen = opened.seen();
-        if seen.service != lease.state.service {
-            return Err(RefusalCode::WrongService.into());
-        }
-        if seen.sequence > lease.state.sequence {
-            // The user knows of changes that this lease does not: they may well be about this user.
-            journey.missed = true;
-            lease = self.keys.fetch(route, seen.sequence).await?;
-            journey.lap(|steps| &mut steps.key_us);
-        }
-        let model = match self.models.held(&route.model) {
-            Some(model) => model,
-            None => {
-                journey.missed = true;
-                self.models.fetch(&route.model, &lease).await?
+        let mut lease = self.agreeing(route, lease, opened.seen(), journey).await?;
+        let (model, slot) = loop {
+            *version = lease.lease().model.version;
+            let model = self.model(&lease, journey).await?;
+            let slot = self.slot().await?;
+            journey.lap(|steps| &mut steps.queue_us);
+            if !lease.has_ended() {
+                break (model, slot);
             }
+            // It ended while this request waited for the model or for a slot: nothing may be run under it any more.
+            drop(slot);
+            journey.missed = true;
+            lease = self.keys.fetch(route, opened.seen().point).await?;
+            lease.mark_used();
+            journey.lap(|steps| &mut steps.key_us);
         };
-        journey.lap(|steps| &mut steps.load_us);
-        let slot = self.slot().await?;
-        journey.lap(|steps| &mut steps.queue_us);
         let execution = match model.idle_execution() {
             Some(execution) => execution,
             None => {
@@ -182,6 +186,40 @@ impl Runtime {
         let outputs = execute(model, execution, opened.clone(), slot).await;
         journey.lap(|steps| &mut steps.run_us);
         outputs
+    }
+
+    /// A lease that agrees with what the user has seen: this one, or one that KeyService is asked for.
+    async fn agreeing(
+        &self,
+        route: &Route,
+        lease: Arc<LiveLease>,
+        seen: StatePoint,
+        journey: &mut Journey,
+    ) -> Result<Arc<LiveLease>, Refusal> {
+        if seen.service != lease.lease().state.service {
+            return Err(RefusalCode::WrongService.into());
+        }
+        if lease.agrees_with(&seen.point) {
+            return Ok(lease);
+        }
+        journey.missed = true;
+        let lease = self.keys.fetch(route, seen.point).await?;
+        lease.mark_used();
+        journey.lap(|steps| &mut steps.key_us);
+        Ok(lease)
+    }
+
+    async fn model(&self, lease: &LiveLease, journey: &mut Journey) -> Result<Arc<Model>, Refusal> {
+        let lease = lease.lease();
+        let model = match self.models.held(&lease.model) {
+            Some(model) => model,
+            None => {
+                journey.missed = true;
+                self.models.fetch(lease).await?
+            }
+        };
+        journey.lap(|steps| &mut steps.load_us);
+        Ok(model)
     }
 
     /// Waits for a slot, unless too many wait already.
@@ -293,7 +331,7 @@ impl Journey {
         self.last = now;
     }
 
-    fn report(&self) -> Report {
+    fn report(&self, version: ModelVersion) -> Report {
         let path = match (self.first, self.missed) {
             (true, _) => Path::Cold,
             (false, true) => Path::Warm,
@@ -302,6 +340,7 @@ impl Journey {
         Report {
             path,
             steps: self.steps,
+            version,
         }
     }
 }

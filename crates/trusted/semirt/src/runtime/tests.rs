@@ -1,35 +1,21 @@
 //! Requests through a whole runtime: real envelopes, real packages, the real engine; KeyService and store in memory.
 
-use std::sync::Mutex;
-use std::sync::atomic::AtomicU32;
 use std::time::Duration;
 
-use futures::future::BoxFuture;
 use object_store::memory::InMemory;
 use object_store::{ObjectStoreExt as _, PutPayload};
 use sesemi_protocol::envelope::{Answer, RequestContent, SealedRequest, seal_request};
+use sesemi_protocol::id::ModelTarget;
 use sesemi_protocol::package::{self, Dimension, Manifest, ModelFormat, TensorSpec};
-use sesemi_protocol::receipt::StatePoint;
-use sesemi_protocol::release::ReleaseRequest;
+use sesemi_protocol::release::RequestKeyName;
 use sesemi_protocol::tensor::DataType;
-use sesemi_protocol::{
-    ModelName, ModelRef, ModelVersion, PrincipalId, RequestId, SecretKey, ServiceId, SystemEntropy,
-};
+use sesemi_protocol::{Digest, PrincipalId, RequestId, SecretKey, SystemEntropy};
 
 use super::*;
 use crate::engine::rten::Rten;
-use crate::keys::KeySource;
+use crate::testing::{LEASE, SERVICE, Service, model, request_key, stable};
 
 const MODEL: &[u8] = include_bytes!("../../../../../models/breast-cancer/breast-cancer.onnx");
-const SERVICE: ServiceId = ServiceId([5; 32]);
-
-fn model() -> ModelRef {
-    ModelRef::new(
-        PrincipalId([2; 32]),
-        ModelName::new("breast-cancer").unwrap(),
-        ModelVersion::new(1).unwrap(),
-    )
-}
 
 fn spec(name: &str, extent: u64) -> TensorSpec {
     TensorSpec {
@@ -47,97 +33,69 @@ fn manifest() -> Manifest {
     }
 }
 
-fn model_key() -> SecretKey {
-    SecretKey::from_bytes([8; 32])
-}
-
-fn request_key(user: u8) -> SecretKey {
-    SecretKey::from_bytes([user; 32])
-}
-
-/// KeyService in memory: users 1 to 9 may use the model; anybody else was not granted it.
-#[derive(Default)]
-struct Source {
-    releases: AtomicU32,
-    sequence: Mutex<u64>,
-    down: AtomicBool,
-}
-
-impl KeySource for Source {
-    fn release(&self, request: ReleaseRequest) -> BoxFuture<'static, Result<Lease, Refusal>> {
-        self.releases.fetch_add(1, Ordering::SeqCst);
-        let sequence = *self.sequence.lock().unwrap();
-        let user = request.user.0[0];
-        let result = if self.down.load(Ordering::SeqCst) {
-            Err(RefusalCode::KeyServiceUnavailable.into())
-        } else if request.at_least > sequence {
-            Err(RefusalCode::StaleState.into())
-        } else if !(1..10).contains(&user) {
-            Err(RefusalCode::NotGranted.into())
-        } else {
-            Ok(Lease {
-                model_key: model_key(),
-                manifest: package::manifest_digest(&manifest()).unwrap(),
-                request_key: request_key(user),
-                seconds: 60,
-                state: StatePoint {
-                    service: SERVICE,
-                    sequence,
-                },
-            })
-        };
-        Box::pin(async move { result })
-    }
+/// The package of a version.
+fn package(version: u32) -> Vec<u8> {
+    let key = SecretKey::from_bytes([100 + version as u8; 32]);
+    let entropy = SystemEntropy::new();
+    package::seal(&key, &model(version), &manifest(), MODEL, &entropy).unwrap()
 }
 
 struct World {
-    source: Arc<Source>,
+    service: Arc<Service>,
     store: Arc<InMemory>,
     runtime: Arc<Runtime>,
 }
 
 async fn world() -> World {
-    let (source, store) = (Arc::new(Source::default()), Arc::new(InMemory::new()));
-    *source.sequence.lock().unwrap() = 5;
-    let package = package::seal(
-        &model_key(),
-        &model(),
-        &manifest(),
-        MODEL,
-        &SystemEntropy::new(),
-    )
-    .unwrap();
-    put(&store, package).await;
+    let service = Service::new(package::manifest_digest(&manifest()).unwrap());
+    let (service, store) = (Arc::new(service), Arc::new(InMemory::new()));
+    for version in [1, 2] {
+        put(&store, version, package(version)).await;
+    }
     let models = Models::new(store.clone(), Arc::new(Rten::new(1)), 1 << 20);
     let capacity = Capacity {
         slots: 2,
         queue: 100,
     };
-    let runtime = Runtime::new(
-        Keys::new(source.clone()),
-        models,
-        capacity,
-        Arc::new(SystemEntropy::new()),
-        Metrics::new(),
-    );
+    let entropy = Arc::new(SystemEntropy::new());
+    let keys = Keys::new(service.clone(), entropy.clone());
+    let runtime = Runtime::new(keys, models, capacity, entropy, Metrics::new());
     World {
-        source,
+        service,
         store,
         runtime: Arc::new(runtime),
     }
 }
 
-async fn put(store: &InMemory, package: Vec<u8>) {
-    let path = object_store::path::Path::from(package::object_path(&model()));
+impl World {
+    /// Renews and wipes leases in the background, as the binary does.
+    fn tend(&self) {
+        let runtime = self.runtime.clone();
+        tokio::spawn(async move { runtime.keys().tend().await });
+    }
+}
+
+async fn put(store: &InMemory, version: u32, package: Vec<u8>) {
+    let path = object_store::path::Path::from(package::object_path(&model(version)));
     store.put(&path, PutPayload::from(package)).await.unwrap();
 }
 
-fn request(user: u8, key: &SecretKey, features: &[f32], seen: u64) -> SealedRequest {
+fn request(user: u8, key: &SecretKey, features: &[f32], seen: Point) -> SealedRequest {
+    request_for(ModelTarget::from(model(1)), user, key, features, seen)
+}
+
+fn request_for(
+    target: ModelTarget,
+    user: u8,
+    key: &SecretKey,
+    features: &[f32],
+    seen: Point,
+) -> SealedRequest {
     let route = Route {
         user: PrincipalId([user; 32]),
-        model: model(),
+        model: target,
         request: RequestId(sesemi_protocol::entropy::random(&SystemEntropy::new()).unwrap()),
-        epoch: 1,
+        key: RequestKeyName::model(1),
     };
     let input = Tensor::fp32("features", &[1, features.len() as u64], features).unwrap();
     let content = RequestContent {
@@ -145,7 +103,7 @@ fn request(user: u8, key: &SecretKey, features: &[f32], seen: u64) -> SealedRequ
         outputs: &[],
         seen: StatePoint {
             service: SERVICE,
-            sequence: seen,
+            point: seen,
         },
     };
     seal_request(key, route, &content, &SystemEntropy::new()).unwrap()
@@ -155,8 +113,7 @@ fn soon() -> Instant {
     Instant::now() + Duration::from_secs(60)
 }
 
-async fn ask(runtime: &Runtime, user: u8, features: &[f32]) -> Result<Answer, RefusalCode> {
-    let sent = request(user, &request_key(user), features, 5);
+async fn send(runtime: &Runtime, sent: SealedRequest) -> Result<Answer, RefusalCode> {
     let answer = runtime
         .serve(sent.bytes, soon())
         .await
@@ -164,10 +121,30 @@ async fn ask(runtime: &Runtime, user: u8, features: &[f32]) -> Result<Answer, Re
     Ok(sent.pending.open(answer).unwrap())
 }
 
+async fn ask(runtime: &Runtime, user: u8, features: &[f32]) -> Result<Answer, RefusalCode> {
+    let sent = request(user, &request_key(user), features, Point::START);
+    send(runtime, sent).await
+}
+
+/// Whether a request of a user is served, and if so by the alias' which version.
+async fn ask_stable(runtime: &Runtime) -> Result<u32, RefusalCode> {
+    let sent = request_for(stable(), 1, &request_key(1), &[1.0; 30], Point::START);
+    let answer = send(runtime, sent).await?;
+    answer.outcome.map_err(|refusal| refusal.code)?;
+    Ok(answer.report.version.get())
+}
+
+async fn ask_seen(runtime: &Runtime, seen: Point) -> Result<Path, RefusalCode> {
+    let sent = request(1, &request_key(1), &[1.0; 30], seen);
+    let answer = send(runtime, sent).await.unwrap();
+    answer.outcome.map_err(|refusal| refusal.code)?;
+    Ok(answer.report.path)
+}
+
 #[tokio::test]
 async fn first_cold_then_warm_for_another_user_then_hot() {
     let World {
-        runtime, source, ..
+        runtime, service, ..
     } = world().await;
     let mut paths = Vec::new();
     for user in [1, 2, 1, 2] {
@@ -176,13 +153,13 @@ async fn first_cold_then_warm_for_another_user_then_hot() {
         paths.push(answer.report.path);
     }
     assert_eq!(paths, [Path::Cold, Path::Warm, Path::Hot, Path::Hot]);
-    assert_eq!(source.releases.load(Ordering::SeqCst), 2);
+    assert_eq!(service.calls(), 2);
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn concurrent_requests_of_many_users_each_get_their_own_answer() {
     let World {
-        runtime, source, ..
+        runtime, service, ..
     } = world().await;
     let alone = |row: Vec<f32>| {
         let engine = Rten::new(1);
@@ -205,11 +182,7 @@ async fn concurrent_requests_of_many_users_each_get_their_own_answer() {
         let (row, answer) = task.await.unwrap();
         assert_eq!(answer.unwrap().outcome.unwrap(), alone(row));
     }
-    assert_eq!(
-        source.releases.load(Ordering::SeqCst),
-        9,
-        "one release for each user"
-    );
+    assert_eq!(service.calls(), 9, "one release for each user");
 }
 
 #[tokio::test]
@@ -219,7 +192,7 @@ async fn who_has_no_grant_or_another_key_is_refused_and_nothing_is_loaded() {
         ask(&runtime, 77, &[1.0; 30]).await,
         Err(RefusalCode::NotGranted)
     );
-    let forged = request(1, &request_key(2), &[1.0; 30], 5);
+    let forged = request(1, &request_key(2), &[1.0; 30], Point::START);
     let refused = runtime.serve(forged.bytes, soon()).await.unwrap_err();
     assert_eq!(refused, Refusal::from(RefusalCode::NotAuthentic));
     let garbage = runtime
@@ -227,7 +200,7 @@ async fn who_has_no_grant_or_another_key_is_refused_and_nothing_is_loaded() {
         .await
         .unwrap_err();
     assert_eq!(garbage.code, RefusalCode::Malformed);
-    assert!(runtime.models.held(&model()).is_none());
+    assert!(runtime.models.held(&model(1)).is_none());
 }
 
 #[tokio::test]
@@ -247,36 +220,20 @@ async fn inputs_that_do_not_fit_are_refused_inside_the_envelope() {
 async fn a_failed_release_or_load_leaves_nothing_and_the_next_request_is_served() {
     let World {
         runtime,
-        source,
+        service,
         store,
     } = world().await;
-    source.down.store(true, Ordering::SeqCst);
+    service.set().trouble = Some(RefusalCode::KeyServiceUnavailable);
     assert_eq!(
         ask(&runtime, 1, &[1.0; 30]).await,
         Err(RefusalCode::KeyServiceUnavailable)
     );
-    source.down.store(false, Ordering::SeqCst);
+    service.set().trouble = None;
 
-    let mut spoiled = package::seal(
-        &model_key(),
-        &model(),
-        &manifest(),
-        MODEL,
-        &SystemEntropy::new(),
-    )
-    .unwrap();
+    let mut spoiled = package(1);
     let last = spoiled.len() - 1;
     spoiled[last] ^= 1;
-    let good = store
-        .get(&object_store::path::Path::from(package::object_path(
-            &model(),
-        )))
-        .await
-        .unwrap()
-        .bytes()
-        .await
-        .unwrap();
-    put(&store, spoiled).await;
+    put(&store, 1, spoiled).await;
     let refusal = ask(&runtime, 1, &[1.0; 30])
         .await
         .unwrap()
@@ -285,85 +242,187 @@ async fn a_failed_release_or_load_leaves_nothing_and_the_next_request_is_served(
     assert_eq!(refusal.code, RefusalCode::ModelUnavailable);
     assert_eq!(runtime.models.used(), 0, "its memory is given back");
 
-    put(&store, good.to_vec()).await;
+    put(&store, 1, package(1)).await;
     assert!(ask(&runtime, 1, &[1.0; 30]).await.unwrap().outcome.is_ok());
 }
 
 #[tokio::test]
-async fn a_user_who_has_seen_a_newer_state_forces_a_new_lease_and_a_rolled_back_service_is_refused()
-{
+async fn a_user_who_has_seen_a_newer_state_forces_a_new_lease_and_a_fork_is_refused() {
     let World {
-        runtime, source, ..
+        runtime, service, ..
     } = world().await;
     assert!(ask(&runtime, 1, &[1.0; 30]).await.is_ok());
-    let newer = |seen| request(1, &request_key(1), &[1.0; 30], seen);
+    let seen = service.append();
+    assert_eq!(ask_seen(&runtime, seen).await, Ok(Path::Warm));
+    assert_eq!(ask_seen(&runtime, seen).await, Ok(Path::Hot), "known now");
+    assert_eq!(service.calls(), 2);
 
-    *source.sequence.lock().unwrap() = 8;
-    let sent = newer(8);
-    let answer = sent
-        .pending
-        .open(runtime.serve(sent.bytes, soon()).await.unwrap())
-        .unwrap();
-    assert!(answer.outcome.is_ok());
-    assert_eq!(source.releases.load(Ordering::SeqCst), 2);
-
-    *source.sequence.lock().unwrap() = 6;
-    let sent = newer(9);
-    let answer = sent
-        .pending
-        .open(runtime.serve(sent.bytes, soon()).await.unwrap())
-        .unwrap();
-    assert_eq!(answer.outcome.unwrap_err().code, RefusalCode::StaleState);
+    // The host goes back to an older copy of the state, which then goes another way, and further than the user has seen.
+    service.fork_after(2);
+    for _ in 0..10 {
+        service.append();
+    }
+    assert_eq!(
+        ask_seen(&runtime, seen).await,
+        Ok(Path::Hot),
+        "the lease is of the first log"
+    );
+    let elsewhere = Point {
+        chain: Digest([9; 32]),
+        ..seen
+    };
+    let refused = ask_seen(&runtime, elsewhere).await;
+    assert_eq!(refused, Err(RefusalCode::StaleState));
+    let refused = ask_seen(&runtime, seen).await;
+    assert_eq!(refused, Err(RefusalCode::StaleState));
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_lease_is_not_used_after_its_end() {
     let World {
-        runtime, source, ..
+        runtime, service, ..
     } = world().await;
     ask(&runtime, 1, &[1.0; 30]).await.unwrap();
     tokio::time::advance(Duration::from_secs(59)).await;
     ask(&runtime, 1, &[1.0; 30]).await.unwrap();
-    assert_eq!(source.releases.load(Ordering::SeqCst), 1);
+    assert_eq!(service.calls(), 1);
     tokio::time::advance(Duration::from_secs(1)).await;
     let answer = ask(&runtime, 1, &[1.0; 30]).await.unwrap();
-    assert_eq!(source.releases.load(Ordering::SeqCst), 2);
+    assert_eq!(service.calls(), 2);
     assert_eq!(answer.report.path, Path::Warm);
-}
-
-/// KeyService that never answers.
-struct Silent;
-
-impl KeySource for Silent {
-    fn release(&self, _: ReleaseRequest) -> BoxFuture<'static, Result<Lease, Refusal>> {
-        Box::pin(futures::future::pending())
-    }
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_flood_of_made_up_users_does_not_pile_up_behind_a_silent_keyservice() {
-    let keys = Keys::new(Arc::new(Silent));
-    let mut refused = 0;
-    for user in 0..1000u32 {
-        let mut id = [0; 32];
-        id[..4].copy_from_slice(&user.to_be_bytes());
-        let route = Route {
-            user: PrincipalId(id),
-            model: model(),
-            request: RequestId([0; 16]),
-            epoch: 1,
-        };
-        // Each sender leaves at once; what it started goes on without it.
-        let left = tokio::time::timeout(Duration::from_millis(1), keys.fetch(&route, 0)).await;
-        refused += u32::from(matches!(left, Ok(Err(refusal)) if refusal.code == RefusalCode::Busy));
-    }
-    assert_eq!(refused, 1000 - 256);
 }
 
 #[tokio::test]
 async fn a_request_whose_deadline_has_passed_is_refused() {
     let World { runtime, .. } = world().await;
-    let sent = request(1, &request_key(1), &[1.0; 30], 5);
+    let sent = request(1, &request_key(1), &[1.0; 30], Point::START);
     let refused = runtime.serve(sent.bytes, Instant::now()).await;
     assert_eq!(refused.unwrap_err().code, RefusalCode::DeadlineExceeded);
+}
+
+/// An answer of KeyService takes two seconds here: a request that waited for one would not be hot.
+#[tokio::test(start_paused = true)]
+async fn under_load_leases_are_renewed_before_they_end_and_no_request_waits_or_fails() {
+    let world = world().await;
+    world.service.set().delay = Duration::from_secs(2);
+    ask(&world.runtime, 1, &[1.0; 30]).await.unwrap();
+    world.tend();
+    for _ in 0..1000 {
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        let before = Instant::now();
+        let answer = ask(&world.runtime, 1, &[1.0; 30]).await.unwrap();
+        assert!(answer.outcome.is_ok());
+        assert_eq!(answer.report.path, Path::Hot);
+        assert_eq!(Instant::now(), before, "it waited for nothing");
+    }
+    let calls = world.service.calls();
+    assert!((500 / 45..500 / 30).contains(&calls), "{calls}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn after_a_revocation_nothing_is_served_from_the_end_of_the_lease_on() {
+    let world = world().await;
+    world.tend();
+    for _ in 0..300 {
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        assert!(
+            ask(&world.runtime, 1, &[1.0; 30])
+                .await
+                .unwrap()
+                .outcome
+                .is_ok()
+        );
+    }
+    world.service.set().revoked.insert(1);
+    // However recent the last renewal is.
+    tokio::time::sleep(Duration::from_secs(u64::from(LEASE))).await;
+    for _ in 0..10_000 {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+        let refused = ask(&world.runtime, 1, &[1.0; 30]).await;
+        assert_eq!(refused, Err(RefusalCode::NotGranted));
+    }
+    assert!(
+        ask(&world.runtime, 2, &[1.0; 30]).await.is_ok(),
+        "others go on"
+    );
+}
+
+/// A host that wants to put off a revocation keeps SeMIRT from KeyService.
+#[tokio::test(start_paused = true)]
+async fn a_host_that_cuts_keyservice_off_gains_the_rest_of_the_lease_and_no_more() {
+    let world = world().await;
+    world.tend();
+    for _ in 0..300 {
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        ask(&world.runtime, 1, &[1.0; 30]).await.unwrap();
+    }
+    let released = world.service.set().calls.last().unwrap().0;
+    let end = released + Duration::from_secs(u64::from(LEASE));
+    {
+        let mut service = world.service.set();
+        service.revoked.insert(1);
+        service.trouble = Some(RefusalCode::KeyServiceUnavailable);
+    }
+    let mut served = 0;
+    while Instant::now() < end {
+        let answer = ask(&world.runtime, 1, &[1.0; 30]).await.unwrap();
+        assert!(answer.outcome.is_ok(), "the lease holds until its end");
+        served += 1;
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    assert!(served > 10, "{served}");
+    for _ in 0..10_000 {
+        let refused = ask(&world.runtime, 1, &[1.0; 30]).await;
+        assert_eq!(refused, Err(RefusalCode::KeyServiceUnavailable));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn when_an_alias_moves_requests_under_way_finish_with_the_version_that_they_began_with() {
+    let world = world().await;
+    assert_eq!(ask_stable(&world.runtime).await, Ok(1));
+    world.tend();
+    tokio::time::sleep(Duration::from_secs(30)).await;
+    let slots = world.runtime.slots.clone().acquire_many_owned(2).await;
+    let under_way = {
+        let runtime = world.runtime.clone();
+        tokio::spawn(async move { ask_stable(&runtime).await })
+    };
+    world.service.set().stable = 2;
+    tokio::time::sleep(Duration::from_secs(20)).await;
+    assert_eq!(
+        world.service.calls(),
+        2,
+        "renewed while it waits for a slot"
+    );
+    drop(slots);
+    assert_eq!(under_way.await.unwrap(), Ok(1));
+    assert_eq!(ask_stable(&world.runtime).await, Ok(2));
+    // By its number, a version stays what it is.
+    let answer = ask(&world.runtime, 1, &[1.0; 30]).await.unwrap();
+    assert_eq!(answer.report.version.get(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_request_whose_lease_ended_while_it_waited_is_not_run_under_it() {
+    let world = world().await;
+    ask(&world.runtime, 1, &[1.0; 30]).await.unwrap();
+    ask(&world.runtime, 2, &[1.0; 30]).await.unwrap();
+    tokio::time::sleep(Duration::from_secs(50)).await;
+    let slots = world.runtime.slots.clone().acquire_many_owned(2).await;
+    let waiting = [1, 2].map(|user| {
+        let runtime = world.runtime.clone();
+        tokio::spawn(async move { ask(&runtime, user, &[1.0; 30]).await.unwrap() })
+    });
+    tokio::time::sleep(Duration::from_secs(5)).await;
+    world.service.set().revoked.insert(1);
+    tokio::time::sleep(Duration::from_secs(6)).await;
+    drop(slots);
+    let [revoked, other] = waiting;
+    let refused = revoked.await.unwrap().outcome.unwrap_err();
+    assert_eq!(refused.code, RefusalCode::NotGranted);
+    let served = other.await.unwrap();
+    assert!(served.outcome.is_ok());
+    assert_eq!(served.report.path, Path::Warm);
+    assert_eq!(world.service.calls(), 4, "each asked again");
 }
