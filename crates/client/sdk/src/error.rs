@@ -5,8 +5,9 @@ use sesemi_protocol::envelope::EnvelopeError;
 use sesemi_protocol::id::IdError;
 use sesemi_protocol::identity::IdentityError;
 use sesemi_protocol::package::PackageError;
-use sesemi_protocol::receipt::SignedError;
+use sesemi_protocol::receipt::{Point, SignedError};
 use sesemi_protocol::tensor::TensorError;
+use sesemi_protocol::wire::LockedStatus;
 use sesemi_protocol::{EntropyError, Refusal, ServiceId};
 
 /// Why a client did not get what it asked for.
@@ -18,18 +19,44 @@ pub enum Error {
     /// KeyService, SeMIRT or the gateway refused.
     #[error("refused: {0}")]
     Refused(Refusal),
-    /// KeyService is behind a state that this client holds a receipt for.
+    /// KeyService does not agree with a point of its log that this client has seen.
     #[error(
-        "KeyService {service} has {found} log entries, but this client has seen {seen}: its state was rolled back or forked; do not use it"
+        "KeyService {service} does not agree with entry {} of its log, which this client has seen ({why}): its state was rolled back or forked; do not use it",
+        seen.sequence
     )]
     Stale {
         /// The service.
         service: ServiceId,
-        /// What it says it has.
-        found: u64,
-        /// What the client has a receipt for.
-        seen: u64,
+        /// What the client has seen.
+        seen: Point,
+        /// How it shows.
+        why: String,
     },
+    /// KeyService cannot open its state.
+    #[error(
+        "KeyService {} is locked: it has {} of the {} recovery shares that open its state; its custodians run `sesemi keyservice recover`",
+        .0.service, .0.received, .0.threshold
+    )]
+    Locked(LockedStatus),
+    /// KeyService has its state already, so it takes no shares.
+    #[error("KeyService {0} is not locked, so no share was sent; see `sesemi keyservice status`")]
+    NotLocked(ServiceId),
+    /// A share is of another service's state.
+    #[error(
+        "this share is of KeyService {share}, but this one has the state of {state}; it was not sent"
+    )]
+    OtherShare {
+        /// Whose share it is.
+        share: ServiceId,
+        /// Whose state the service has.
+        state: ServiceId,
+    },
+    /// There is no request key to replace.
+    #[error("there is no request key of this scope to replace; deposit one first")]
+    NoKey,
+    /// A list is longer than any that this client takes.
+    #[error("KeyService's list goes on after {0} items")]
+    TooLong(usize),
     /// KeyService answered something else than was asked for.
     #[error("KeyService broke the protocol: {0}")]
     Protocol(&'static str),
@@ -82,4 +109,16 @@ pub enum Error {
     /// There is no randomness.
     #[error(transparent)]
     Entropy(#[from] EntropyError),
+}
+
+impl Error {
+    /// The code of the refusal, if this is one: of KeyService, of SeMIRT inside its sealed response, or what the gateway says.
+    #[must_use]
+    pub fn refusal(&self) -> Option<&str> {
+        match self {
+            Self::Refused(refusal) => Some(refusal.code.as_str()),
+            Self::GatewayAnswer { code, .. } => code.as_deref(),
+            _ => None,
+        }
+    }
 }

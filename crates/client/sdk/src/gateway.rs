@@ -9,7 +9,7 @@ use hyper::{Request, StatusCode, Uri};
 use hyper_util::client::legacy::Client as HttpClient;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
-use sesemi_protocol::ModelRef;
+use sesemi_protocol::ModelTarget;
 use sesemi_protocol::limits::MAX_ENVELOPE;
 use tokio::time::timeout;
 
@@ -39,7 +39,7 @@ impl Gateway {
     pub async fn send(
         &self,
         address: &str,
-        model: &ModelRef,
+        model: &ModelTarget,
         sealed: Vec<u8>,
         limit: Duration,
     ) -> Result<Vec<u8>, Error> {

@@ -1,13 +1,14 @@
 //! A principal's identity, and the keys that follow from it.
 //!
-//! Request keys and model keys are derived from the identity's seed with HKDF, one for each purpose, model, version and
-//! epoch. So the one file that holds the seed is all that a principal has to keep.
+//! Model keys and request keys are derived from the identity's seed with HKDF: one for each version of a model, and one for each
+//! scope and epoch. So the one file that holds the seed is all that a principal has to keep.
 
 use std::fs::OpenOptions;
 use std::io::{Read as _, Write as _};
 use std::os::unix::fs::{OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
+use sesemi_protocol::command::KeyScope;
 use sesemi_protocol::kdf::{DeriveError, derive};
 use sesemi_protocol::{
     ModelRef, PrincipalId, SecretKey, SigningIdentity, SystemEntropy, identity::IdentityError,
@@ -115,14 +116,18 @@ impl Identity {
         &self.0
     }
 
-    /// The key for this principal's requests to a model version.
+    /// The key for this principal's requests of a scope, in an epoch.
     pub(crate) fn request_key(
         &self,
-        model: &ModelRef,
+        scope: &KeyScope,
         epoch: u32,
     ) -> Result<SecretKey, DeriveError> {
-        let seed = self.0.seed().expose();
-        derive(seed, &epoch.to_be_bytes(), &purpose("request-key", model))
+        let purpose = match scope {
+            KeyScope::Model(model) => purpose("request-key", model),
+            // No model's text form is a single word.
+            KeyScope::AllModels => purpose("request-key", &"all"),
+        };
+        derive(self.0.seed().expose(), &epoch.to_be_bytes(), &purpose)
     }
 
     /// The key for the package of a model version that this principal owns.
@@ -131,8 +136,8 @@ impl Identity {
     }
 }
 
-/// The text form of a model reference is unambiguous: it parses back to the same reference.
-fn purpose(what: &str, model: &ModelRef) -> Vec<u8> {
+/// The text forms of models and their versions are unambiguous: they parse back to the same.
+fn purpose(what: &str, model: &dyn std::fmt::Display) -> Vec<u8> {
     format!("sesemi/v1/{what}\n{model}").into_bytes()
 }
 
@@ -161,15 +166,18 @@ mod tests {
     }
 
     #[test]
-    fn every_model_version_and_epoch_has_a_key_of_its_own() {
+    fn every_scope_and_epoch_and_every_model_version_has_a_key_of_its_own() {
         let identity = Identity::generate().unwrap();
         let model = |version: u32| -> ModelRef {
             format!("{}/m@{version}", identity.id()).parse().unwrap()
         };
-        let key = |version, epoch| identity.request_key(&model(version), epoch).unwrap();
-        assert_eq!(key(1, 1), key(1, 1));
-        assert_ne!(key(1, 1), key(1, 2));
-        assert_ne!(key(1, 1), key(2, 1));
-        assert_ne!(key(1, 1), identity.model_key(&model(1)).unwrap());
+        let scope = KeyScope::Model(model(1).model);
+        let key = |scope: &KeyScope, epoch| identity.request_key(scope, epoch).unwrap();
+        assert_eq!(key(&scope, 1), key(&scope, 1));
+        assert_ne!(key(&scope, 1), key(&scope, 2));
+        assert_ne!(key(&scope, 1), key(&KeyScope::AllModels, 1));
+        let model_key = |version| identity.model_key(&model(version)).unwrap();
+        assert_ne!(model_key(1), model_key(2));
+        assert_ne!(key(&scope, 1), model_key(1));
     }
 }

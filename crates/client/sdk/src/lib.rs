@@ -1,33 +1,37 @@
 //! SeSeMI for model owners and model users.
 //!
 //! A [`Client`] is one principal: it verifies KeyService's evidence before it sends anything, signs its commands, keeps the
-//! newest receipt, and seals its requests so that only the approved code can open them.
+//! newest point of KeyService's log that it has seen, and seals its requests so that only the approved code can open them.
 //!
 //! ```no_run
 //! # async fn example(trust: sesemi::Trust, store: std::sync::Arc<dyn sesemi::ObjectStore>, manifest: sesemi::Manifest,
 //! #   onnx: Vec<u8>, user: sesemi::PrincipalId, semirt: sesemi::CodeIdentityDigest, row: [f32; 30]) -> Result<(), sesemi::Error> {
-//! use sesemi::{Client, Identity, Tensor};
+//! use sesemi::{Client, Grant, Identity, KeyScope, Tensor};
 //! // The model owner:
 //! let mut owner = Client::connect(Identity::generate()?, "127.0.0.1:7400".parse()?, trust.clone()).await?;
 //! let model = owner.push_model(&store, "breast-cancer", 1, &manifest, &onnx).await?;
-//! owner.grant(&model, user, semirt).await?;
+//! owner.grant(Grant::of(&model, user, semirt)).await?;
 //! // The model user:
 //! let mut user = Client::connect(Identity::generate()?, "127.0.0.1:7400".parse()?, trust).await?;
-//! user.approve_code(&model, [semirt]).await?;
+//! user.deposit_key(&KeyScope::Model(model.model.clone()), [semirt]).await?;
 //! let input = Tensor::fp32("features", &[1, 30], &row)?;
-//! let outputs = user.infer("http://127.0.0.1:7402", &model, &[input]).await?.outputs;
+//! let outputs = user.infer("http://127.0.0.1:7402", model, &[input]).await?.outputs;
 //! # Ok(()) }
 //! ```
 
 #![forbid(unsafe_code)]
 
+pub mod audit;
 mod client;
 mod error;
 mod gateway;
 mod identity;
 pub mod measure;
 
-pub use client::{Client, Inference, Trust};
+pub use client::{
+    Acknowledged, Audit, Client, Grant, Inference, Locked, SignedHead, SignedReceipt, Standing,
+    Trust, Unlocking, look,
+};
 pub use error::Error;
 pub use gateway::Gateway;
 pub use identity::{Identity, IdentityFileError};
@@ -39,11 +43,19 @@ pub use sesemi_attest::code_identity::{
 pub use sesemi_attest::{
     AppraisalPolicy, Claims, CodeIdentity, Endorsements, EvidenceVerifier, TrustAnchor, VerifyError,
 };
+pub use sesemi_protocol::command::{GrantedVersions, KeyScope, Role, Subject};
 pub use sesemi_protocol::envelope::{Path, Report, Steps};
 pub use sesemi_protocol::package::{Dimension, Manifest, ModelFormat, TensorSpec, object_path};
-pub use sesemi_protocol::receipt::StatePoint;
+pub use sesemi_protocol::query::{
+    AliasView, Explanation, Finding, GrantVerdict, GrantView, KeyVerdict, ModelView, PersonView,
+    RequestKeyView,
+};
+pub use sesemi_protocol::receipt::{Point, StatePoint};
+pub use sesemi_protocol::release::RequestKeyName;
+pub use sesemi_protocol::share::Share;
 pub use sesemi_protocol::tensor::{DataType, Tensor};
+pub use sesemi_protocol::wire::{LockedStatus, ServiceStatus, UpgradeStatus};
 pub use sesemi_protocol::{
-    CodeIdentityDigest, ModelName, ModelRef, ModelVersion, PrincipalId, Refusal, RefusalCode,
-    ServiceId,
+    AliasName, CodeIdentityDigest, Digest, GroupName, ModelId, ModelName, ModelRef, ModelTarget,
+    ModelVersion, PrincipalId, PublicIdentity, Refusal, RefusalCode, ServiceId, VersionSelector,
 };
