@@ -1,17 +1,19 @@
 //! Which system a client command talks to: flags over environment over the `stack.toml` that `sesemi up` wrote.
 //!
-//! What a client has seen of KeyService's log is kept beside its identity file, so that a rollback is noticed by the next
-//! command too.
+//! What a client has seen of KeyService's log is kept beside its identity file (see [`crate::seen`]), so that a rollback is
+//! noticed by the next command too; so is the service that it met first, if no id was set.
 
 use std::path::{Path, PathBuf};
 
+use anstream::eprintln;
 use clap::Args;
 use serde::Deserialize;
-use sesemi::{Client, CodeIdentityDigest, Identity, ServiceId, Trust};
+use sesemi::{Client, CodeIdentityDigest, Identity, Point, ServiceId, Trust};
 use sesemi_process::settings::{SettingsError, read_file};
 use sesemi_process::trust::{TrustError, TrustSettings};
 
-use crate::error::{CliError, During as _, file};
+use crate::error::{CliError, During as _};
+use crate::seen;
 
 /// Arguments that say which system to talk to.
 #[derive(Debug, Args)]
@@ -94,6 +96,7 @@ impl ConnectionArgs {
                 gateway: set.gateway.or(from_file.gateway),
                 store: set.store.or(from_file.store),
                 semirt_code: from_file.semirt_code,
+                admin: from_file.admin,
                 ..ConnectionSettings::default()
             },
         })
@@ -144,6 +147,14 @@ impl Connection {
         needed(self.settings.gateway.as_deref(), "gateway")
     }
 
+    /// KeyService's address for health and metrics: the given one, or that of the stack.
+    ///
+    /// # Errors
+    /// [`CliError::Input`] if there is none.
+    pub fn admin<'a>(&'a self, given: Option<&'a str>) -> Result<&'a str, CliError> {
+        needed(given.or(self.settings.admin.as_deref()), "admin")
+    }
+
     /// Folder of the object store.
     ///
     /// # Errors
@@ -162,20 +173,37 @@ impl Connection {
         parse(needed(code, "code")?, "code")
     }
 
-    /// Connects as the identity in this file.
+    /// Connects as the identity in this file, and keeps what it has seen. Without an id of the service, the one that answers
+    /// first is pinned for this identity and address.
     ///
     /// # Errors
     /// [`CliError`].
     pub async fn client(&self, identity_file: &Path) -> Result<Client, CliError> {
         let identity = Identity::load(identity_file)?;
-        let trust = self.trust()?;
+        let address = self.keyservice()?;
+        let place = address.to_string();
+        let mut trust = self.trust()?;
+        if trust.service.is_none() {
+            trust.service = seen::pinned(identity_file, &place)?;
+        }
+        let first_contact = trust.service.is_none();
         let seen = match trust.service {
-            Some(service) => read_seen(&seen_file(identity_file, service))?,
-            None => 0,
+            Some(service) => seen::newest_seen(identity_file, service)?,
+            None => Point::START,
         };
-        Client::connect_having_seen(identity, self.keyservice()?, trust, seen)
+        let client = Client::connect_having_seen(identity, address, trust, seen)
             .await
-            .during("connect to KeyService")
+            .during("connect to KeyService")?;
+        if first_contact {
+            let service = client.seen().service;
+            let kept = seen::pin(identity_file, &place, service)?;
+            eprintln!(
+                "first contact: {address} is KeyService {service}; any other is refused there from now on ({})",
+                kept.display()
+            );
+        }
+        seen::keep_seen(identity_file, client.seen())?;
+        Ok(client)
     }
 }
 
@@ -196,39 +224,4 @@ fn parse<T: std::str::FromStr>(text: &str, name: &str) -> Result<T, CliError> {
             "{name} must be 64 hexadecimal digits, not '{text}'"
         ))
     })
-}
-
-/// One file for each identity and service.
-fn seen_file(identity_file: &Path, service: ServiceId) -> PathBuf {
-    let mut name = identity_file.as_os_str().to_owned();
-    name.push(format!(".{}.seen", service.short()));
-    PathBuf::from(name)
-}
-
-/// How far KeyService's log went when this identity last saw it; 0 if it never did.
-fn read_seen(path: &Path) -> Result<u64, CliError> {
-    match std::fs::read_to_string(path) {
-        Ok(text) => text.trim().parse().map_err(|_| {
-            CliError::Input(format!(
-                "{} does not hold a number; it shows a rollback of KeyService, so restore it if you can",
-                path.display()
-            ))
-        }),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(0),
-        Err(error) => Err(file(path)(error)),
-    }
-}
-
-/// Keeps how far KeyService's log goes.
-///
-/// # Errors
-/// [`CliError::File`].
-pub fn keep_seen(identity_file: &Path, client: &Client) -> Result<(), CliError> {
-    let path = seen_file(identity_file, client.seen().service);
-    // Another command may have seen more in the meantime: what is kept never goes back.
-    let seen = client.seen().sequence.max(read_seen(&path)?);
-    let staged = path.with_extension(format!("{}.new", std::process::id()));
-    std::fs::write(&staged, format!("{seen}\n"))
-        .and_then(|()| std::fs::rename(&staged, &path))
-        .map_err(file(path))
 }

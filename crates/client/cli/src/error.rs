@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use sesemi::IdentityFileError;
+use sesemi::audit::AuditError;
 use sesemi_process::settings::SettingsError;
 use sesemi_process::trust::TrustError;
 
@@ -47,6 +48,9 @@ pub enum CliError {
     /// No endorsements were written.
     #[error(transparent)]
     Endorsements(#[from] EndorsementsError),
+    /// An audit file cannot be written, or does not verify.
+    #[error(transparent)]
+    Audit(#[from] AuditError),
     /// An input is not what it should be.
     #[error("{0}")]
     Input(String),

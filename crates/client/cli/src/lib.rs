@@ -18,5 +18,8 @@ pub mod error;
 mod files;
 pub mod manifest;
 pub mod measure;
+pub mod seen;
 pub mod stack;
+mod table;
+pub mod times;
 pub mod up;

@@ -14,6 +14,10 @@ use crate::stack::{Facts, Stack, StackOptions};
 /// [`CliError::Stack`] if a part does not start, ends by itself, or does not stop.
 pub async fn run(args: UpArgs) -> Result<(), CliError> {
     let state = std::path::absolute(&args.state).map_err(file(&args.state))?;
+    let policy = match &args.policy {
+        Some(path) => Some(std::path::absolute(path).map_err(file(path))?),
+        None => None,
+    };
     let options = StackOptions {
         keyservice_port: args.keyservice_port,
         admin_port: args.admin_port,
@@ -22,6 +26,7 @@ pub async fn run(args: UpArgs) -> Result<(), CliError> {
         user_memory_mib: args.user_memory_mib,
         idle_timeout_secs: args.idle_timeout,
         tap: args.tap,
+        policy,
         ..StackOptions::new(binaries(args.bin_dir)?, state.clone())
     };
     let stack = tokio::select! {
@@ -111,8 +116,8 @@ pub fn describe(facts: &Facts, stack: &std::path::Path) -> String {
          sesemi identity new owner.identity && sesemi identity new user.identity\n  \
          sesemi register --identity user.identity\n  \
          sesemi model push MODEL.onnx --name my-model --identity owner.identity\n  \
-         sesemi grant OWNER/my-model@1 USER --identity owner.identity\n  \
-         sesemi key OWNER/my-model@1 --identity user.identity\n  \
+         sesemi access grant OWNER/my-model@1 USER --identity owner.identity\n  \
+         sesemi key deposit OWNER/my-model --identity user.identity\n  \
          sesemi infer OWNER/my-model@1 --identity user.identity --csv ROWS.csv\n  \
          sesemi status",
         facts.keyservice,

@@ -21,13 +21,13 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
 use base64::Engine as _;
-use sesemi::{Client, Identity, ModelRef, Tensor};
+use sesemi::{Client, Grant, Identity, ModelRef, Tensor};
 use sesemi_cli::demo::{data, trust};
 use sesemi_cli::stack::{Facts, Stack};
 use sesemi_protocol::envelope::parse_request;
 use sesemi_protocol::package::{PackageReader, manifest_digest, object_path};
 use sesemi_protocol::{SecretKey, kdf};
-use support::{input, push, rows, semirt, start};
+use support::{input, push, rows, scope, semirt, start};
 
 /// Something that must not be found, and what it is.
 struct Needle {
@@ -192,7 +192,12 @@ async fn join_known(folder: &Path, name: &str, facts: &Facts, keyservice: Socket
     }
 }
 
-fn derived(seed: &[u8; 32], salt: &[u8], purpose: &str, model: &ModelRef) -> SecretKey {
+fn derived(
+    seed: &[u8; 32],
+    salt: &[u8],
+    purpose: &str,
+    model: &dyn std::fmt::Display,
+) -> SecretKey {
     kdf::derive(
         seed,
         salt,
@@ -229,17 +234,18 @@ async fn no_plaintext_key_or_tensor_name_is_in_anything_that_the_host_had() {
     let code = semirt(facts);
     owner
         .client
-        .grant(&model, user.client.id(), code)
+        .grant(Grant::of(&model, user.client.id(), code))
         .await
         .unwrap();
-    user.client.approve_code(&model, [code]).await.unwrap();
+    let scope = scope(&model);
+    user.client.deposit_key(&scope, [code]).await.unwrap();
 
     let rows = rows();
     let mut outputs = Vec::new();
     for row in rows.iter().take(40) {
         let inference = user
             .client
-            .infer(&gateway, &model, &[input(row)])
+            .infer(&gateway, model.clone(), &[input(row)])
             .await
             .unwrap();
         outputs.push(inference.outputs[0].clone());
@@ -247,27 +253,27 @@ async fn no_plaintext_key_or_tensor_name_is_in_anything_that_the_host_had() {
     // Errors are where secrets like to leak: a wrong shape, a wrong name, a tampered message, a stranger.
     let narrow = Tensor::fp32("features", &[1, 2], &rows[0].features[..2]).unwrap();
     user.client
-        .infer(&gateway, &model, &[narrow])
+        .infer(&gateway, model.clone(), &[narrow])
         .await
         .unwrap_err();
     let misnamed = Tensor::fp32("probabilities", &[1, 30], &rows[1].features).unwrap();
     user.client
-        .infer(&gateway, &model, &[misnamed])
+        .infer(&gateway, model.clone(), &[misnamed])
         .await
         .unwrap_err();
     let flip = |bytes: &mut Vec<u8>| *bytes.last_mut().unwrap() ^= 1;
     user.client
-        .infer_with(&gateway, &model, &[input(&rows[2])], flip)
+        .infer_with(&gateway, model.clone(), &[input(&rows[2])], flip)
         .await
         .unwrap_err();
     owner
         .client
-        .infer(&gateway, &model, &[input(&rows[3])])
+        .infer(&gateway, model.clone(), &[input(&rows[3])])
         .await
         .unwrap_err();
 
     let model_key = derived(&owner.seed, b"", "model-key", &model);
-    let request_key = derived(&user.seed, &1u32.to_be_bytes(), "request-key", &model);
+    let request_key = derived(&user.seed, &1u32.to_be_bytes(), "request-key", &model.model);
     these_are_the_real_keys(&stack, &model, &model_key, &request_key);
 
     let mut needles = Vec::new();

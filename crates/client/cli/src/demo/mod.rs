@@ -15,7 +15,7 @@ use anstream::eprintln;
 use indicatif::ProgressBar;
 use object_store::local::LocalFileSystem;
 use sesemi::{
-    Client, CodeIdentityDigest, Error, Identity, Inference, ModelRef, ObjectStore,
+    Client, CodeIdentityDigest, Error, Grant, Identity, Inference, KeyScope, ModelRef, ObjectStore,
     Path as ServedBy, RefusalCode, Tensor, Trust,
 };
 use sesemi_process::trust::{TrustError, TrustSettings};
@@ -201,7 +201,7 @@ pub fn trust(facts: &Facts) -> Result<Trust, CliError> {
     let settings = TrustSettings {
         simulated_root: Some(facts.simulated_root.clone()),
         endorsements: Some(facts.endorsements.clone()),
-        policy: None,
+        policy: facts.policy.clone(),
     };
     let code = facts
         .keyservice_code
@@ -250,15 +250,15 @@ async fn prepare(facts: &Facts) -> Result<Cast, CliError> {
         .during("push the second model")?;
     for user in &mut users {
         owner
-            .grant(&model, user.id(), semirt)
+            .grant(Grant::of(&model, user.id(), semirt))
             .await
             .during("grant the model")?;
-        user.approve_code(&model, [semirt])
+        user.deposit_key(&KeyScope::Model(model.model.clone()), [semirt])
             .await
             .during("deposit a request key")?;
     }
     users[1]
-        .approve_code(&withheld, [semirt])
+        .deposit_key(&KeyScope::Model(withheld.model.clone()), [semirt])
         .await
         .during("deposit a request key")?;
     Ok(Cast {
@@ -298,7 +298,7 @@ async fn timed(
     let input = input(row)?;
     let started = Instant::now();
     let inference = user
-        .infer(&facts.gateway, model, &[input])
+        .infer(&facts.gateway, model.clone(), &[input])
         .await
         .during("infer")?;
     Ok((inference, started.elapsed().as_secs_f64() * 1000.0))
@@ -355,17 +355,18 @@ async fn refusals(facts: &Facts, cast: &Cast, row: &Row) -> Result<Vec<Refused>,
         refused(
             "a stranger",
             RefusalCode::UnknownPrincipal,
-            cast.stranger.infer(gateway, model, &input).await,
+            cast.stranger.infer(gateway, model.clone(), &input).await,
         )?,
         refused(
             "a tampered ciphertext",
             RefusalCode::NotAuthentic,
-            user.infer_with(gateway, model, &input, flip_last).await,
+            user.infer_with(gateway, model.clone(), &input, flip_last)
+                .await,
         )?,
         refused(
             "a model without a grant",
             RefusalCode::NotGranted,
-            second.infer(gateway, &cast.withheld, &input).await,
+            second.infer(gateway, cast.withheld.clone(), &input).await,
         )?,
     ])
 }

@@ -42,6 +42,8 @@ pub struct StackOptions {
     pub idle_timeout_secs: u32,
     /// Whether the gateway writes down everything that the host sees of requests.
     pub tap: bool,
+    /// KeyService's appraisal policy; the strictest without one.
+    pub policy: Option<PathBuf>,
 }
 
 impl StackOptions {
@@ -58,6 +60,7 @@ impl StackOptions {
             user_memory_mib: 2048,
             idle_timeout_secs: 180,
             tap: false,
+            policy: None,
         }
     }
 }
@@ -84,6 +87,9 @@ pub struct Facts {
     pub simulated_root: PathBuf,
     /// Endorsements of the simulated platform.
     pub endorsements: PathBuf,
+    /// KeyService's appraisal policy, if it is not the default.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub policy: Option<PathBuf>,
 }
 
 /// A running stack. Dropping it kills its processes; [`Stack::stop`] drains them.
@@ -213,6 +219,7 @@ impl Stack {
             admin: format!("http://{}", keyservice.text("admin")?),
             simulated_root: root,
             endorsements: layout.endorsements(),
+            policy: options.policy.clone(),
         };
         progress("starting FnPacker and the embedded serverless platform");
         let gateway = options.start_gateway(&facts, &semirt_binary).await?;
@@ -311,6 +318,9 @@ impl StackOptions {
             .arg(layout.root())
             .arg("--endorsements")
             .arg(layout.endorsements());
+        if let Some(policy) = &self.policy {
+            command.arg("--policy").arg(policy);
+        }
         let log = layout.logs().join("keyservice.log");
         Child::start("KeyService", command, &log, START).await
     }

@@ -15,7 +15,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use object_store::local::LocalFileSystem;
-use sesemi::{Client, CodeIdentityDigest, Identity, ModelRef, ObjectStore, Tensor};
+use sesemi::{Client, CodeIdentityDigest, Identity, KeyScope, ModelRef, ObjectStore, Tensor};
 use sesemi_cli::demo::{data, trust};
 use sesemi_cli::stack::{Facts, Stack, StackOptions};
 use tempfile::TempDir;
@@ -57,6 +57,11 @@ pub async fn push(facts: &Facts, owner: &mut Client) -> ModelRef {
         .push_model(&store, "breast-cancer", 1, &data::manifest(), data::MODEL)
         .await
         .unwrap()
+}
+
+/// The scope of a request key for all versions of a model.
+pub fn scope(model: &ModelRef) -> KeyScope {
+    KeyScope::Model(model.model.clone())
 }
 
 pub fn rows() -> Vec<data::Row> {

@@ -1,8 +1,22 @@
 //! The command line.
 
+mod access;
+mod audit;
+mod key;
+mod keyservice;
+mod local;
+mod model;
+
 use std::path::PathBuf;
 
-use clap::{ArgGroup, Args, Parser, Subcommand, ValueEnum};
+use clap::{Args, Parser, Subcommand};
+
+pub use access::{AccessCommand, DelegateCommand, ExplainArgs, GrantArgs, GroupCommand, RoleArg};
+pub use audit::{AuditCommand, AuditVerifyArgs};
+pub use key::{KeyCommand, ScopeArgs};
+pub use keyservice::KeyserviceCommand;
+pub use local::{DemoArgs, DoctorArgs, MeasureArgs, Simulated, UpArgs};
+pub use model::{ModelCommand, PushArgs};
 
 use crate::connection::ConnectionArgs;
 use crate::endorsements::EndorsementsArgs;
@@ -46,24 +60,57 @@ pub enum Command {
     /// Make yourself known to KeyService. Every other command does so by itself; users do it before they are granted.
     #[command(after_help = "Example:\n  sesemi register --identity user.identity")]
     Register(Who),
-    /// Work with models.
+    /// Push models, retire versions, move aliases.
     Model {
         /// What to do.
         #[command(subcommand)]
         command: ModelCommand,
     },
-    /// Grant a user a model of yours, in enclaves that run one code.
-    #[command(
-        after_help = "Example:\n  sesemi grant OWNER/breast-cancer@1 USER --identity owner.identity"
-    )]
-    Grant(GrantArgs),
-    /// Deposit your request key for a model, for enclaves that run one code.
-    #[command(after_help = "Example:\n  sesemi key OWNER/breast-cancer@1 --identity user.identity")]
-    Key(KeyArgs),
+    /// Grant models to users and groups, revoke, list, and explain.
+    Access {
+        /// What to do.
+        #[command(subcommand)]
+        command: Box<AccessCommand>,
+    },
+    /// Groups of users, whom models are granted to together.
+    Group {
+        /// What to do.
+        #[command(subcommand)]
+        command: GroupCommand,
+    },
+    /// Let others grant your models, or read your part of the log. No role reads keys.
+    Delegate {
+        /// What to do.
+        #[command(subcommand)]
+        command: DelegateCommand,
+    },
+    /// Deposit, rotate and end the keys that your requests are sealed with.
+    Key {
+        /// What to do.
+        #[command(subcommand)]
+        command: KeyCommand,
+    },
     /// Send inputs, sealed, to a model and print the outputs.
     #[command(after_help = "Example (one row of a CSV file as input):\n  \
         sesemi infer OWNER/breast-cancer@1 --identity user.identity --csv held-out.csv --rows 3")]
     Infer(InferArgs),
+    /// Read KeyService's log, export it, and verify an export offline.
+    Audit {
+        /// What to do.
+        #[command(subcommand)]
+        command: AuditCommand,
+    },
+    /// Found, look at, back up, recover and upgrade a KeyService.
+    Keyservice {
+        /// What to do.
+        #[command(subcommand)]
+        command: Box<KeyserviceCommand>,
+    },
+    /// Print the digest of an appraisal policy: what custodians approve, and clients compare.
+    #[command(
+        after_help = "Examples:\n  sesemi policy deploy/policies/keyservice-cloud.toml\n  sesemi policy"
+    )]
+    Policy(PolicyArgs),
     /// Verify KeyService's evidence and show what it says, and ask the gateway for its state.
     #[command(after_help = "Example:\n  sesemi status --json")]
     Status(StatusArgs),
@@ -96,60 +143,6 @@ pub enum Command {
     Doctor(DoctorArgs),
 }
 
-/// Arguments of `demo`.
-#[derive(Debug, Args)]
-pub struct DemoArgs {
-    /// Also write the result as JSON to this file; `-` writes only that, to standard output.
-    #[arg(long, value_name = "FILE")]
-    pub json: Option<PathBuf>,
-    /// Leave the stack running until Ctrl-C, and print how to talk to it.
-    #[arg(long)]
-    pub keep: bool,
-    /// Folder of the binaries [default: that of this one].
-    #[arg(long, env = "SESEMI_BIN_DIR", value_name = "DIR")]
-    pub bin_dir: Option<PathBuf>,
-}
-
-/// Arguments of `up`.
-#[derive(Debug, Args)]
-pub struct UpArgs {
-    /// Folder for all state; created if missing, used again if not.
-    #[arg(
-        long,
-        env = "SESEMI_STATE",
-        value_name = "DIR",
-        default_value = "sesemi-stack"
-    )]
-    pub state: PathBuf,
-    /// Port of KeyService on 127.0.0.1.
-    #[arg(long, env = "SESEMI_KEYSERVICE_PORT", default_value_t = 7400)]
-    pub keyservice_port: u16,
-    /// Port of KeyService's health and metrics.
-    #[arg(long, env = "SESEMI_ADMIN_PORT", default_value_t = 7401)]
-    pub admin_port: u16,
-    /// Port of the gateway.
-    #[arg(long, env = "SESEMI_GATEWAY_PORT", default_value_t = 7402)]
-    pub gateway_port: u16,
-    /// Function endpoints of the gateway's pool.
-    #[arg(long, default_value_t = 2)]
-    pub endpoints: u16,
-    /// Memory of the embedded serverless platform, in MiB.
-    #[arg(long, default_value_t = 2048)]
-    pub user_memory_mib: u32,
-    /// Idle instances end after this many seconds.
-    #[arg(long, default_value_t = 180)]
-    pub idle_timeout: u32,
-    /// Write down everything that the host sees of requests, in the state folder under `tap`.
-    #[arg(long)]
-    pub tap: bool,
-    /// Print the facts as one line of JSON once all parts run.
-    #[arg(long)]
-    pub json: bool,
-    /// Folder of the binaries [default: that of this one].
-    #[arg(long, env = "SESEMI_BIN_DIR", value_name = "DIR")]
-    pub bin_dir: Option<PathBuf>,
-}
-
 /// What can be done with identities.
 #[derive(Debug, Subcommand)]
 pub enum IdentityCommand {
@@ -173,18 +166,7 @@ pub enum IdentityCommand {
     },
 }
 
-/// What can be done with models.
-#[derive(Debug, Subcommand)]
-pub enum ModelCommand {
-    /// Encrypt an ONNX model, upload it, and register its key.
-    #[command(
-        after_help = "Example:\n  sesemi model push models/breast-cancer/breast-cancer.onnx \\\n    \
-        --name breast-cancer --model-version 1 --identity owner.identity"
-    )]
-    Push(PushArgs),
-}
-
-/// Whose identity, and which stack.
+/// Whose identity, and which system.
 #[derive(Debug, Args)]
 pub struct Who {
     /// Your identity's file.
@@ -198,55 +180,10 @@ pub struct Who {
     pub json: bool,
 }
 
-/// Arguments of `model push`.
-#[derive(Debug, Args)]
-pub struct PushArgs {
-    /// The ONNX file, with all weights inside.
-    pub file: PathBuf,
-    /// The model's name: a-z, 0-9, '.', '_' and '-'.
-    #[arg(long)]
-    pub name: String,
-    /// The version, from 1. A version never changes; push the next one instead.
-    #[arg(long, default_value_t = 1)]
-    pub model_version: u32,
-    /// Who pushes, and where.
-    #[command(flatten)]
-    pub who: Who,
-}
-
-/// Arguments of `grant`.
-#[derive(Debug, Args)]
-pub struct GrantArgs {
-    /// The model, as OWNER/NAME@VERSION.
-    pub model: String,
-    /// The user's id.
-    pub user: String,
-    /// Code identity of the enclaves [default: SeMIRT's in the stack].
-    #[arg(long, value_name = "DIGEST")]
-    pub code: Option<String>,
-    /// Who grants, and where.
-    #[command(flatten)]
-    pub who: Who,
-}
-
-/// Arguments of `key`.
-#[derive(Debug, Args)]
-pub struct KeyArgs {
-    /// The model, as OWNER/NAME@VERSION.
-    pub model: String,
-    /// Code identity of the enclaves that may open your requests; may be given several times, and replaces what you approved
-    /// before [default: SeMIRT's in the stack].
-    #[arg(long, value_name = "DIGEST")]
-    pub code: Vec<String>,
-    /// Who deposits, and where.
-    #[command(flatten)]
-    pub who: Who,
-}
-
 /// Arguments of `infer`.
 #[derive(Debug, Args)]
 pub struct InferArgs {
-    /// The model, as OWNER/NAME@VERSION.
+    /// The model, as OWNER/NAME@VERSION or OWNER/NAME@ALIAS.
     pub model: String,
     /// A CSV file with a header; each row is one input. The columns' order is the features' order. A column named `label`
     /// is not sent, and shown beside the answer.
@@ -281,51 +218,66 @@ pub struct StatusArgs {
     pub json: bool,
 }
 
-/// Arguments of `measure`: one source of measurements.
+/// Arguments of `policy`.
 #[derive(Debug, Args)]
-#[command(group(ArgGroup::new("source").required(true).args(["binary", "sgx_sigstruct", "reference"])))]
-pub struct MeasureArgs {
-    /// A trusted program, as the simulated TEE will measure it.
-    pub binary: Option<PathBuf>,
-    /// What gramine-sgx-sign wrote: NAME.sig, or NAME.manifest.sgx with NAME.sig beside it.
-    #[arg(long, value_name = "FILE")]
-    pub sgx_sigstruct: Option<PathBuf>,
-    /// Reference values of TDX, SEV-SNP or SGX in TOML; docs/guides/attestation.md describes them.
-    #[arg(long, value_name = "FILE")]
-    pub reference: Option<PathBuf>,
-    /// Which TEE the simulator plays.
-    #[arg(long, value_enum, default_value = "sgx", conflicts_with_all = ["sgx_sigstruct", "reference"])]
-    pub tee: Simulated,
-    /// Root certificate (DER) of the simulated platform [default: SESEMI_SIMULATED_ROOT, or the one in the stack's file].
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["sgx_sigstruct", "reference"])]
-    pub simulated_root: Option<PathBuf>,
-    /// The stack.toml that `sesemi up` wrote; only its simulated root is used, and only for a binary.
-    #[arg(long, env = "SESEMI_STACK", value_name = "FILE")]
-    pub stack: Option<PathBuf>,
-    /// Folder of simtee [default: that of this binary].
-    #[arg(long, env = "SESEMI_BIN_DIR", value_name = "DIR")]
-    pub bin_dir: Option<PathBuf>,
+pub struct PolicyArgs {
+    /// The policy (TOML) [default: the one that KeyService has without a file].
+    pub file: Option<PathBuf>,
     /// Print JSON.
     #[arg(long)]
     pub json: bool,
 }
 
-/// A TEE that the simulator plays.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum Simulated {
-    /// An SGX enclave.
-    Sgx,
-    /// A TDX domain.
-    Tdx,
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory as _;
 
-/// Arguments of `doctor`.
-#[derive(Debug, Args)]
-pub struct DoctorArgs {
-    /// Folder of the binaries [default: that of this one].
-    #[arg(long, env = "SESEMI_BIN_DIR", value_name = "DIR")]
-    pub bin_dir: Option<PathBuf>,
-    /// Print JSON.
-    #[arg(long)]
-    pub json: bool,
+    fn leaves(command: &clap::Command, path: &str, found: &mut Vec<(String, clap::Command)>) {
+        for sub in command.get_subcommands() {
+            let path = format!("{path} {}", sub.get_name());
+            if sub.has_subcommands() {
+                leaves(sub, &path, found);
+            } else {
+                found.push((path, sub.clone()));
+            }
+        }
+    }
+
+    #[test]
+    fn every_command_shows_an_example_that_it_understands() {
+        Cli::command().debug_assert();
+        let mut found = Vec::new();
+        leaves(&Cli::command(), "sesemi", &mut found);
+        assert!(found.len() >= 30, "{}", found.len());
+        for (path, command) in found {
+            let help = command.get_after_help().map(ToString::to_string);
+            let help = help.unwrap_or_default();
+            assert!(help.contains(&path), "{path} shows no example");
+            let joined = help.replace("\\\n", " ");
+            for line in joined.lines().map(str::trim) {
+                if !line.starts_with(&path) {
+                    continue;
+                }
+                let line = line.split(['|', '#']).next().unwrap();
+                let words = line.split_whitespace();
+                // Where the identity comes from is up to the environment in some examples.
+                let parsed = Cli::try_parse_from(words);
+                let wrong = parsed
+                    .err()
+                    .filter(|e| e.kind() != clap::error::ErrorKind::MissingRequiredArgument);
+                assert!(wrong.is_none(), "{line}\n{}", wrong.unwrap());
+            }
+        }
+    }
+
+    #[test]
+    fn every_command_speaks_json() {
+        let mut found = Vec::new();
+        leaves(&Cli::command(), "sesemi", &mut found);
+        for (path, command) in found {
+            let json = command.get_arguments().any(|arg| arg.get_id() == "json");
+            assert!(json, "{path}");
+        }
+    }
 }

@@ -1,0 +1,112 @@
+//! Arguments of the commands that need no other machine: the local stack, measurements, this machine.
+
+use std::path::PathBuf;
+
+use clap::{ArgGroup, Args, ValueEnum};
+
+/// Arguments of `demo`.
+#[derive(Debug, Args)]
+pub struct DemoArgs {
+    /// Also write the result as JSON to this file; `-` writes only that, to standard output.
+    #[arg(long, value_name = "FILE")]
+    pub json: Option<PathBuf>,
+    /// Leave the stack running until Ctrl-C, and print how to talk to it.
+    #[arg(long)]
+    pub keep: bool,
+    /// Folder of the binaries [default: that of this one].
+    #[arg(long, env = "SESEMI_BIN_DIR", value_name = "DIR")]
+    pub bin_dir: Option<PathBuf>,
+}
+
+/// Arguments of `up`.
+#[derive(Debug, Args)]
+pub struct UpArgs {
+    /// Folder for all state; created if missing, used again if not.
+    #[arg(
+        long,
+        env = "SESEMI_STATE",
+        value_name = "DIR",
+        default_value = "sesemi-stack"
+    )]
+    pub state: PathBuf,
+    /// Port of KeyService on 127.0.0.1.
+    #[arg(long, env = "SESEMI_KEYSERVICE_PORT", default_value_t = 7400)]
+    pub keyservice_port: u16,
+    /// Port of KeyService's health and metrics.
+    #[arg(long, env = "SESEMI_ADMIN_PORT", default_value_t = 7401)]
+    pub admin_port: u16,
+    /// Port of the gateway.
+    #[arg(long, env = "SESEMI_GATEWAY_PORT", default_value_t = 7402)]
+    pub gateway_port: u16,
+    /// Function endpoints of the gateway's pool.
+    #[arg(long, default_value_t = 2)]
+    pub endpoints: u16,
+    /// Memory of the embedded serverless platform, in MiB.
+    #[arg(long, default_value_t = 2048)]
+    pub user_memory_mib: u32,
+    /// Idle instances end after this many seconds.
+    #[arg(long, default_value_t = 180)]
+    pub idle_timeout: u32,
+    /// Appraisal policy (TOML) that KeyService demands of enclaves' platforms [default: the strictest]. A state folder keeps the
+    /// policy that it was founded with.
+    #[arg(long, env = "SESEMI_POLICY", value_name = "FILE")]
+    pub policy: Option<PathBuf>,
+    /// Write down everything that the host sees of requests, in the state folder under `tap`.
+    #[arg(long)]
+    pub tap: bool,
+    /// Print the facts as one line of JSON once all parts run.
+    #[arg(long)]
+    pub json: bool,
+    /// Folder of the binaries [default: that of this one].
+    #[arg(long, env = "SESEMI_BIN_DIR", value_name = "DIR")]
+    pub bin_dir: Option<PathBuf>,
+}
+
+/// Arguments of `measure`: one source of measurements.
+#[derive(Debug, Args)]
+#[command(group(ArgGroup::new("source").required(true).args(["binary", "sgx_sigstruct", "reference"])))]
+pub struct MeasureArgs {
+    /// A trusted program, as the simulated TEE will measure it.
+    pub binary: Option<PathBuf>,
+    /// What gramine-sgx-sign wrote: NAME.sig, or NAME.manifest.sgx with NAME.sig beside it.
+    #[arg(long, value_name = "FILE")]
+    pub sgx_sigstruct: Option<PathBuf>,
+    /// Reference values of TDX, SEV-SNP or SGX in TOML; docs/guides/attestation.md describes them.
+    #[arg(long, value_name = "FILE")]
+    pub reference: Option<PathBuf>,
+    /// Which TEE the simulator plays.
+    #[arg(long, value_enum, default_value = "sgx", conflicts_with_all = ["sgx_sigstruct", "reference"])]
+    pub tee: Simulated,
+    /// Root certificate (DER) of the simulated platform [default: SESEMI_SIMULATED_ROOT, or the one in the stack's file].
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["sgx_sigstruct", "reference"])]
+    pub simulated_root: Option<PathBuf>,
+    /// The stack.toml that `sesemi up` wrote; only its simulated root is used, and only for a binary.
+    #[arg(long, env = "SESEMI_STACK", value_name = "FILE")]
+    pub stack: Option<PathBuf>,
+    /// Folder of simtee [default: that of this binary].
+    #[arg(long, env = "SESEMI_BIN_DIR", value_name = "DIR")]
+    pub bin_dir: Option<PathBuf>,
+    /// Print JSON.
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// A TEE that the simulator plays.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Simulated {
+    /// An SGX enclave.
+    Sgx,
+    /// A TDX domain.
+    Tdx,
+}
+
+/// Arguments of `doctor`.
+#[derive(Debug, Args)]
+pub struct DoctorArgs {
+    /// Folder of the binaries [default: that of this one].
+    #[arg(long, env = "SESEMI_BIN_DIR", value_name = "DIR")]
+    pub bin_dir: Option<PathBuf>,
+    /// Print JSON.
+    #[arg(long)]
+    pub json: bool,
+}

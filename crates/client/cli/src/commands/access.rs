@@ -1,0 +1,311 @@
+//! `sesemi access`: grants, and why they allow or not.
+
+use sesemi::{
+    Explanation, Finding, Grant, GrantVerdict, GrantView, GrantedVersions, KeyVerdict, ModelId,
+    ModelTarget, RefusalCode, RequestKeyName, Subject, VersionSelector,
+};
+
+use super::actor::{joined, object};
+use crate::args::{AccessCommand, ExplainArgs, GrantArgs, Who};
+use crate::error::{CliError, During as _};
+use crate::table::table;
+use crate::times::shown;
+
+/// `sesemi access`.
+///
+/// # Errors
+/// [`CliError`].
+pub async fn access(command: AccessCommand) -> Result<(), CliError> {
+    match command {
+        AccessCommand::Grant(args) => grant(args).await,
+        AccessCommand::Revoke { grants, owner, who } => revoke(grants, owner.as_deref(), who).await,
+        AccessCommand::List {
+            model,
+            owner,
+            to_me,
+            who,
+        } => list(model.as_deref(), owner.as_deref(), to_me, who).await,
+        AccessCommand::Explain(args) => explain(args).await,
+    }
+}
+
+/// A model, and which versions of it are meant.
+fn granted(text: &str) -> Result<(ModelId, GrantedVersions), CliError> {
+    if !text.contains('@') {
+        let model = text.parse().during("read the model's name")?;
+        return Ok((model, GrantedVersions::All));
+    }
+    let target: ModelTarget = text.parse().during("read the model's name")?;
+    let versions = match target.version {
+        VersionSelector::Exact(version) => GrantedVersions::Exact(version),
+        VersionSelector::Alias(alias) => GrantedVersions::Alias(alias),
+    };
+    Ok((target.model, versions))
+}
+
+fn model_text(model: &ModelId, versions: &GrantedVersions) -> String {
+    match versions {
+        GrantedVersions::All => model.to_string(),
+        GrantedVersions::Exact(version) => format!("{model}@{version}"),
+        GrantedVersions::Alias(alias) => format!("{model}@{alias}"),
+    }
+}
+
+fn subject_text(subject: &Subject) -> String {
+    match subject {
+        Subject::User(user) => user.to_string(),
+        Subject::Group(group) => format!("group {group}"),
+    }
+}
+
+async fn grant(args: GrantArgs) -> Result<(), CliError> {
+    let (model, versions) = granted(&args.model)?;
+    let subject = match (&args.user, &args.group) {
+        (Some(user), _) => Subject::User(user.parse().during("read the user's id")?),
+        (None, Some(group)) => Subject::Group(group.parse().during("read the group's name")?),
+        (None, None) => return Err(CliError::Input("name a user or a --group".into())),
+    };
+    let mut actor = args.who.connect().await?;
+    let codes = actor.codes(&args.code)?;
+    let grant = Grant {
+        model: model.clone(),
+        versions: versions.clone(),
+        subject: subject.clone(),
+        codes: codes.clone(),
+        expires: args.expires,
+        note: args.note,
+    };
+    let id = match actor.client.grant(grant).await {
+        Err(sesemi::Error::Refused(refusal)) if refusal.code == RefusalCode::UnknownPrincipal => {
+            return Err(CliError::Input(format!(
+                "the user {} is not registered at this KeyService; it runs `sesemi register` once",
+                subject_text(&subject)
+            )));
+        }
+        other => other.during("grant the model")?,
+    };
+    let until = args
+        .expires
+        .map_or(String::new(), |at| format!(" until {}", shown(at)));
+    let people = format!(
+        "grant {id}: {} to {} in code {}{until}",
+        model_text(&model, &versions),
+        subject_text(&subject),
+        joined(&codes)
+    );
+    actor.done(&people, object([("grant", id.into())]))
+}
+
+async fn revoke(grants: Vec<u64>, owner: Option<&str>, who: Who) -> Result<(), CliError> {
+    let mut actor = who.connect().await?;
+    let owner = actor.principal(owner)?;
+    actor
+        .client
+        .revoke(owner, grants.iter().copied())
+        .await
+        .during("revoke the grants")?;
+    let value = object([("revoked", grants.clone().into())]);
+    actor.done(&format!("revoked {}", joined(&grants)), value)
+}
+
+async fn list(
+    model: Option<&str>,
+    owner: Option<&str>,
+    to_me: bool,
+    who: Who,
+) -> Result<(), CliError> {
+    let model: Option<ModelId> = match model {
+        Some(text) => Some(text.parse().during("read the model's name")?),
+        None => None,
+    };
+    let actor = who.connect().await?;
+    let grants = if to_me {
+        actor.client.grants_to_me().await
+    } else if let Some(model) = model {
+        actor.client.grants(model.owner, Some(model.name)).await
+    } else {
+        actor.client.grants(actor.principal(owner)?, None).await
+    };
+    let grants = grants.during("list the grants")?;
+    let rows: Vec<[String; 6]> = grants.iter().map(row).collect();
+    let value: Vec<serde_json::Value> = grants.iter().map(to_json).collect();
+    let people = table(["ID", "MODEL", "FOR", "CODE", "UNTIL", "NOTE"], &rows);
+    actor.show(&value.into(), &people)
+}
+
+fn row(grant: &GrantView) -> [String; 6] {
+    [
+        grant.id.to_string(),
+        model_text(&grant.model, &grant.versions),
+        subject_text(&grant.subject),
+        joined(&grant.codes),
+        grant.expires.map_or("-".into(), shown),
+        printable(&grant.note),
+    ]
+}
+
+/// A note is somebody else's text.
+fn printable(note: &str) -> String {
+    note.chars().filter(|c| !c.is_control()).collect()
+}
+
+fn to_json(grant: &GrantView) -> serde_json::Value {
+    let (user, group) = match &grant.subject {
+        Subject::User(user) => (Some(user.to_string()), None),
+        Subject::Group(group) => (None, Some(group.to_string())),
+    };
+    let codes: Vec<String> = grant.codes.iter().map(ToString::to_string).collect();
+    serde_json::json!({
+        "grant": grant.id,
+        "model": model_text(&grant.model, &grant.versions),
+        "user": user,
+        "group": group,
+        "codes": codes,
+        "expires": grant.expires.map(shown),
+        "note": grant.note,
+        "by": grant.by.to_string(),
+    })
+}
+
+async fn explain(args: ExplainArgs) -> Result<(), CliError> {
+    let model: ModelTarget = args.model.parse().during("read the model's name")?;
+    let key = args.key.as_deref().map(key_name).transpose()?;
+    let actor = args.who.connect().await?;
+    let user = actor.principal(args.user.as_deref())?;
+    let code = actor.connection.code(args.code.as_deref())?;
+    let explanation = actor
+        .client
+        .explain(user, model.clone(), code, key)
+        .await
+        .during("ask why")?;
+    let findings: Vec<[String; 2]> = explanation.findings.iter().map(finding).collect();
+    let value = serde_json::json!({
+        "allowed": explanation.allowed.as_ref().map(ToString::to_string),
+        "refused": explanation.refused.map(|code| code.as_str()),
+        "seconds": explanation.seconds,
+        "findings": findings.iter().map(|[what, is]| serde_json::json!({"what": what, "is": is})).collect::<Vec<_>>(),
+    });
+    let people = format!(
+        "{}\n{}",
+        verdict(&model, &explanation),
+        table(["WHAT", "IS"], &findings)
+    );
+    actor.show(&value, &people)
+}
+
+fn verdict(model: &ModelTarget, explanation: &Explanation) -> String {
+    match (&explanation.allowed, explanation.refused) {
+        (Some(version), _) => format!(
+            "allowed: {version}, keys for {} s at a time",
+            explanation.seconds
+        ),
+        (None, Some(code)) => format!("refused: {model}: {} ({code})", code.sentence()),
+        (None, None) => format!("refused: {model}"),
+    }
+}
+
+/// Reads `model/2` or `all/1`.
+pub(super) fn key_name(text: &str) -> Result<RequestKeyName, CliError> {
+    let named = text.split_once('/').and_then(|(scope, epoch)| {
+        let epoch = epoch.parse().ok()?;
+        match scope {
+            "model" => Some(RequestKeyName::model(epoch)),
+            "all" => Some(RequestKeyName::all_models(epoch)),
+            _ => None,
+        }
+    });
+    named.ok_or_else(|| {
+        CliError::Input(format!(
+            "'{text}' is no request key; write model/EPOCH or all/EPOCH, for example model/1"
+        ))
+    })
+}
+
+fn key_text(name: RequestKeyName) -> String {
+    if name == RequestKeyName::model(name.epoch) {
+        format!("key model/{}", name.epoch)
+    } else {
+        format!("key all/{}", name.epoch)
+    }
+}
+
+fn finding(finding: &Finding) -> [String; 2] {
+    match finding {
+        Finding::User(registered) => [
+            "user".into(),
+            if *registered {
+                "is registered"
+            } else {
+                "is not registered: it runs `sesemi register`"
+            }
+            .into(),
+        ],
+        Finding::Version(version) => [
+            "version".into(),
+            version.map_or("is not there: push it, or point the alias".into(), |v| {
+                v.to_string()
+            }),
+        ],
+        Finding::Grant { id, verdict } => {
+            [format!("grant {id}"), grant_verdict(*verdict).to_owned()]
+        }
+        Finding::RequestKey { name, verdict } => {
+            [key_text(*name), key_verdict(*verdict).to_owned()]
+        }
+    }
+}
+
+fn grant_verdict(verdict: GrantVerdict) -> &'static str {
+    match verdict {
+        GrantVerdict::Allows => "allows it",
+        GrantVerdict::OtherVersion => {
+            "is for other versions, or for an alias that was not asked for"
+        }
+        GrantVerdict::OtherCode => "is for other code",
+        GrantVerdict::Expired => "has ended",
+    }
+}
+
+fn key_verdict(verdict: KeyVerdict) -> &'static str {
+    match verdict {
+        KeyVerdict::Allows => "allows it",
+        KeyVerdict::Missing => "is not there: the user runs `sesemi key deposit`",
+        KeyVerdict::OtherCode => "is approved for other code",
+        KeyVerdict::Ended => "has ended",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_grant_is_for_a_version_an_alias_or_all_versions() {
+        let owner = "ab".repeat(32);
+        let versions = |text: &str| granted(text).map(|(_, versions)| versions);
+        let of = |tail: &str| versions(&format!("{owner}/m{tail}"));
+        assert_eq!(of("").unwrap(), GrantedVersions::All);
+        assert_eq!(
+            of("@2").unwrap(),
+            GrantedVersions::Exact(sesemi::ModelVersion::new(2).unwrap())
+        );
+        assert_eq!(
+            of("@stable").unwrap(),
+            GrantedVersions::Alias("stable".parse().unwrap())
+        );
+        for bad in ["@", "@0", "@Stable", "@1@2"] {
+            assert!(of(bad).is_err(), "{bad}");
+        }
+        let (model, versions) = granted(&format!("{owner}/m@stable")).unwrap();
+        assert_eq!(model_text(&model, &versions), format!("{owner}/m@stable"));
+    }
+
+    #[test]
+    fn a_request_key_has_one_spelling() {
+        assert_eq!(key_name("model/2").unwrap(), RequestKeyName::model(2));
+        assert_eq!(key_name("all/1").unwrap(), RequestKeyName::all_models(1));
+        for bad in ["", "2", "model", "model/", "model/x", "other/1"] {
+            assert!(key_name(bad).is_err(), "{bad}");
+        }
+    }
+}

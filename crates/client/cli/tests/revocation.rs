@@ -1,0 +1,114 @@
+//! A revocation under load, on the real stack, with a real lease of two seconds: before it no request fails, and once the lease
+//! that was out has ended none is served.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::arithmetic_side_effects
+)]
+
+mod support;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+use sesemi::{Client, Error, Grant, ModelRef, RefusalCode, Tensor};
+use support::{input, join, push, rows, scope, semirt, start};
+use tokio::time::Instant;
+
+const LEASE: Duration = Duration::from_secs(2);
+const AFTER: u64 = 10_000;
+const WORKERS: u64 = 4;
+
+struct Load {
+    client: Client,
+    gateway: String,
+    model: ModelRef,
+    row: Tensor,
+}
+
+impl Load {
+    async fn ask(&self) -> Result<(), String> {
+        let row = std::slice::from_ref(&self.row);
+        match self
+            .client
+            .infer(&self.gateway, self.model.clone(), row)
+            .await
+        {
+            Ok(_) => Ok(()),
+            Err(error) => Err(reason(&error)),
+        }
+    }
+}
+
+fn reason(error: &Error) -> String {
+    let reason = error.refusal().map(ToOwned::to_owned);
+    reason.unwrap_or_else(|| panic!("{error:?}"))
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn before_a_revocation_no_request_fails_and_after_the_lease_none_is_served() {
+    let (_folder, stack) = start().await;
+    let mut owner = join(&stack.facts).await;
+    let mut user = join(&stack.facts).await;
+    let model = push(&stack.facts, &mut owner).await;
+    let code = semirt(&stack.facts);
+    let seconds = u32::try_from(LEASE.as_secs()).unwrap();
+    owner
+        .set_lease(model.model.name.clone(), Some(seconds))
+        .await
+        .unwrap();
+    let grant = owner
+        .grant(Grant::of(&model, user.id(), code))
+        .await
+        .unwrap();
+    user.deposit_key(&scope(&model), [code]).await.unwrap();
+    let load = Arc::new(Load {
+        client: user,
+        gateway: stack.facts.gateway.clone(),
+        model,
+        row: input(&rows()[0]),
+    });
+
+    // Three leases long, so that they were renewed under load.
+    let stop = Arc::new(AtomicBool::new(false));
+    let served = Arc::new(AtomicU64::new(0));
+    let workers: Vec<_> = (0..WORKERS)
+        .map(|_| {
+            let (load, stop, served) = (load.clone(), stop.clone(), served.clone());
+            tokio::spawn(async move {
+                while !stop.load(Ordering::SeqCst) {
+                    load.ask().await.expect("before the revocation none fails");
+                    served.fetch_add(1, Ordering::SeqCst);
+                }
+            })
+        })
+        .collect();
+    tokio::time::sleep(3 * LEASE).await;
+    stop.store(true, Ordering::SeqCst);
+    for worker in workers {
+        worker.await.unwrap();
+    }
+    assert!(served.load(Ordering::SeqCst) > 0);
+
+    owner.revoke(owner.id(), vec![grant]).await.unwrap();
+    tokio::time::sleep_until(Instant::now() + LEASE).await;
+    let workers: Vec<_> = (0..WORKERS)
+        .map(|_| {
+            let load = load.clone();
+            tokio::spawn(async move {
+                for _ in 0..AFTER / WORKERS {
+                    let answer = load.ask().await;
+                    assert_eq!(answer.unwrap_err(), RefusalCode::NotGranted.as_str());
+                }
+            })
+        })
+        .collect();
+    for worker in workers {
+        worker.await.unwrap();
+    }
+    stack.stop().await.unwrap();
+}
