@@ -1,6 +1,7 @@
 //! `cargo xtask bench`: runs what is to be measured and writes a [`Measurement`].
 
 pub(crate) mod attest;
+pub(crate) mod keyservice;
 
 use std::path::Path;
 use std::process::Stdio;

@@ -30,8 +30,22 @@ pub(crate) const BINARIES: [Binary; 5] = [
 /// The program that measures. It is a tool: not built with the others, not part of the product.
 pub(crate) const BENCH: Binary = binary("sesemi-bench", "sesemi-bench", false);
 
+/// The program that kills KeyService: a tool like it.
+pub(crate) const CRASH: Binary = binary("sesemi-crash", "sesemi-crash", false);
+
+/// The service that holds everybody's keys.
+pub(crate) const KEYSERVICE: &str = "sesemi-keyservice";
+
+/// The simulated TEE.
+pub(crate) const SIMTEE: &str = "simtee";
+
 /// The program that people run.
 pub(crate) const SESEMI: &str = "sesemi";
+
+/// A program of the product by its name.
+pub(crate) fn named(name: &str) -> Option<&'static Binary> {
+    BINARIES.iter().find(|binary| binary.name == name)
+}
 
 /// Those that run inside a TEE.
 pub(crate) fn in_tee() -> impl Iterator<Item = &'static Binary> {

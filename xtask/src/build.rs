@@ -66,6 +66,12 @@ pub(crate) fn build() -> Outcome<Built> {
     Ok(built)
 }
 
+/// Builds one program of the product, as [`build`] does.
+pub(crate) fn build_one(name: &str) -> Outcome<PathBuf> {
+    let binary = binaries::named(name).ok_or_else(|| format!("there is no program {name}"))?;
+    build_tool(binary)
+}
+
 /// Builds a tool of developers the way the product is built, so that what it measures is the product's code.
 pub(crate) fn build_tool(tool: &Binary) -> Outcome<PathBuf> {
     let workspace = Workspace::load()?;

@@ -71,6 +71,15 @@ impl Figure {
             ..self
         }
     }
+
+    /// The same figure, which should be `aim` at least.
+    pub(crate) fn with_aim_at_least(self, aim: f64) -> Self {
+        Self {
+            aim: Some(aim),
+            met: Some(self.value >= aim),
+            ..self
+        }
+    }
 }
 
 /// The middle of sorted samples; of an even number, the mean of the two in the middle.
@@ -170,6 +179,11 @@ mod tests {
             figure.with_aim_at_most(3.0).met
         };
         assert_eq!((met(3.0), met(3.1)), (Some(true), Some(false)));
+        let met = |value| {
+            let figure = Figure::of("x", "ms", &[value]).unwrap();
+            figure.with_aim_at_least(3.0).met
+        };
+        assert_eq!((met(3.0), met(2.9)), (Some(true), Some(false)));
     }
 
     #[test]

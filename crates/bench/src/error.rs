@@ -5,10 +5,14 @@ use sesemi_attest::channel::ChannelError;
 use sesemi_attest::code_identity::TeeKind;
 use sesemi_attest::evidence::EvidenceError;
 use sesemi_attest::{AppraisalError, Rejected, VerifyError};
-use sesemi_keyservice::service::StartError;
+use sesemi_keyservice::limits::RateError;
+use sesemi_keyservice::log::LogError;
+use sesemi_keyservice::start::StartError;
+use sesemi_keyservice::unlock::UnlockError;
 use sesemi_protocol::EntropyError;
 use sesemi_protocol::cbor::CborError;
 use sesemi_protocol::identity::IdentityError;
+use sesemi_protocol::receipt::SignedError;
 use sesemi_simtee::SimteeError;
 
 /// Why nothing was measured. A measurement has no failures of its own: whatever fails here would fail in the product.
@@ -42,8 +46,18 @@ pub(crate) enum BenchError {
     Certificate(#[from] rcgen::Error),
     #[error("KeyService did not start")]
     KeyService(#[from] StartError),
-    #[error("KeyService did not do what an owner or a user asked")]
-    Client(#[from] sesemi::Error),
+    #[error("the state key cannot be had")]
+    Unlock(#[from] UnlockError),
+    #[error("the log cannot be written")]
+    Log(#[from] LogError),
+    #[error(transparent)]
+    Rate(#[from] RateError),
+    #[error("a command cannot be signed")]
+    Signed(#[from] SignedError),
+    #[error("a name is refused")]
+    Name(#[from] sesemi_protocol::id::IdError),
+    #[error("the baseline's database failed")]
+    Baseline(#[from] redb::Error),
     #[error("no identity could be made")]
     Identity(#[from] IdentityError),
     #[error("there is no randomness")]

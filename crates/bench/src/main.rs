@@ -3,7 +3,7 @@
 //! It is what `cargo xtask bench` builds and runs; people call that, which adds machine and commit and makes figures of
 //! the samples. Samples come out raw because a median can be taken of samples, but not the other way round.
 //!
-//! Everything runs on one core and in a runtime of one thread: both sides of a connection take turns, so that a figure is
+//! Attestation and releases run on one core and in a runtime of one thread: both sides of a connection take turns, so that a figure is
 //! the work of the two and nothing is hidden in another core. (The channel has its TEE asked on a second thread, and waits
 //! for it.) The wall clock says what a caller waits on an idle core; CPU time says the same on a busy machine.
 
@@ -11,17 +11,27 @@
 #![allow(clippy::arithmetic_side_effects)]
 
 mod attest;
+mod enclave;
 mod error;
+mod keyservice;
+mod service;
 mod stopwatch;
 
 use std::io::Write as _;
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{Parser, Subcommand};
 use rustix::thread::{CpuSet, sched_getcpu, sched_setaffinity};
+use serde::Serialize;
+use sesemi_process::WipingAllocator;
 
 use crate::error::BenchError;
+
+/// The product's: what it costs is part of what is measured.
+#[global_allocator]
+static ALLOCATOR: WipingAllocator = WipingAllocator;
 
 /// Measures what SeSeMI's parts cost. `cargo xtask bench` runs it.
 #[derive(Parser)]
@@ -42,11 +52,40 @@ enum What {
         #[arg(long, value_name = "SECONDS")]
         limit: u64,
     },
+    /// What KeyService does with many grants: releases, durable commands, starts, room.
+    Keyservice {
+        /// How many grants.
+        #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1_100..))]
+        grants: u32,
+        /// How often each is measured.
+        #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+        rounds: u32,
+    },
+    /// Opens a state in a process of its own; used by `keyservice`.
+    #[command(hide = true)]
+    KeyserviceStart {
+        #[arg(long)]
+        machine: PathBuf,
+        #[arg(long)]
+        state: PathBuf,
+        #[arg(long)]
+        work: bool,
+    },
 }
 
 fn main() -> ExitCode {
-    let What::Attest { runs, limit } = Cli::parse().what;
-    match attest(runs, Duration::from_secs(limit)) {
+    let done = match Cli::parse().what {
+        What::Attest { runs, limit } => attest(runs, Duration::from_secs(limit)),
+        What::Keyservice { grants, rounds } => {
+            keyservice::run(grants as usize, rounds as usize).and_then(|report| print(&report))
+        }
+        What::KeyserviceStart {
+            machine,
+            state,
+            work,
+        } => keyservice::start::child(&machine, &state, work),
+    };
+    match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("error: {}", error::in_one_line(&error));
@@ -61,7 +100,11 @@ fn attest(runs: u32, limit: Duration) -> Result<(), BenchError> {
         .enable_all()
         .build()?;
     let report = runtime.block_on(attest::run(runs, limit))?;
-    let json = serde_json::to_string(&report).map_err(std::io::Error::other)?;
+    print(&report)
+}
+
+fn print(report: &impl Serialize) -> Result<(), BenchError> {
+    let json = serde_json::to_string(report).map_err(std::io::Error::other)?;
     writeln!(std::io::stdout(), "{json}")?;
     Ok(())
 }

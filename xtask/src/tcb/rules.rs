@@ -16,9 +16,9 @@ enum Allowed {
 }
 use Allowed::{Anything, Only};
 
-/// A row for each of our crates, by folder. No row names `testkit`, which is for `[dev-dependencies]` alone, nor `bench` and
-/// `fuzz`, on which nothing depends.
-const MAY_DEPEND_ON: [(&str, Allowed); 15] = [
+/// A row for each of our crates, by folder. No row names `testkit`, which is for `[dev-dependencies]` alone, nor `bench`, `crash`
+/// and `fuzz`, on which nothing depends.
+const MAY_DEPEND_ON: [(&str, Allowed); 16] = [
     ("trusted/hardening", Only(&[])),
     ("trusted/protocol", Only(&["trusted/hardening"])),
     ("trusted/attest", Only(&["trusted/protocol"])),
@@ -56,6 +56,7 @@ const MAY_DEPEND_ON: [(&str, Allowed); 15] = [
     ("fuzz", Anything),
     ("testkit", Anything),
     ("bench", Anything),
+    ("crash", Anything),
     ("xtask", Only(&[])),
 ];
 
@@ -63,7 +64,9 @@ const MAY_DEPEND_ON: [(&str, Allowed); 15] = [
 const MUST_NOT_REACH: [(&str, &[&str]); 2] = [
     (
         "trusted/",
-        &["host/", "client/", "fuzz", "testkit", "bench", "xtask"],
+        &[
+            "host/", "client/", "fuzz", "testkit", "bench", "crash", "xtask",
+        ],
     ),
     (
         "host/",

@@ -7,7 +7,7 @@ use sesemi_attest::channel::{Acceptor, Connector, ExpectedService, Peer};
 use sesemi_protocol::SigningIdentity;
 use tokio::net::TcpListener;
 
-use super::enclave::Lab;
+use crate::enclave::Lab;
 use crate::error::BenchError;
 use crate::stopwatch::{Lap, Stopwatch};
 

@@ -5,7 +5,6 @@
 //! done before the watch starts; what a connection needs is inside.
 
 mod channel;
-mod enclave;
 mod pieces;
 mod release;
 mod samples;
@@ -16,11 +15,11 @@ use std::time::{Duration, Instant};
 use serde::Serialize;
 
 use self::channel::Channels;
-use self::enclave::Lab;
 use self::pieces::Pieces;
 use self::release::Releases;
 use self::samples::RealEvidence;
 use self::tls::PlainTls;
+use crate::enclave::{self, Lab};
 use crate::error::BenchError;
 use crate::stopwatch::Lap;
 

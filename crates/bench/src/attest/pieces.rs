@@ -7,7 +7,7 @@ use sesemi_attest::{AppraisalPolicy, Attester as _, Evidence, EvidenceVerifier};
 use sesemi_protocol::entropy::random;
 use sesemi_protocol::{Digest, ServiceId};
 
-use super::enclave::Lab;
+use crate::enclave::Lab;
 use crate::error::BenchError;
 use crate::stopwatch::{Lap, Stopwatch};
 

@@ -3,6 +3,7 @@
 //! The machine is asked directly and not over its device socket: a quote then costs what the simulated quoting enclave
 //! works, one signature. Real quoting enclaves take longer.
 
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::SystemTime;
 
@@ -19,11 +20,11 @@ use tempfile::TempDir;
 use crate::error::BenchError;
 
 /// What the TEE is called in results.
-pub(super) const NAME: &str = "simulated";
+pub(crate) const NAME: &str = "simulated";
 
 /// An enclave on the simulated machine.
 #[derive(Clone)]
-pub(super) struct Enclave {
+pub(crate) struct Enclave {
     machine: Arc<Machine>,
     measurement: Measurement,
 }
@@ -57,21 +58,33 @@ impl Attester for Enclave {
 
 /// The machine, its enclaves, and whoever trusts them.
 #[derive(Clone)]
-pub(super) struct Lab {
-    pub(super) keyservice: Enclave,
-    pub(super) semirt: Enclave,
+pub(crate) struct Lab {
+    pub(crate) keyservice: Enclave,
+    pub(crate) semirt: Enclave,
     anchor: TrustAnchor,
     endorsements: Endorsements,
-    pub(super) clock: Arc<dyn Clock>,
-    pub(super) entropy: Arc<dyn Entropy>,
+    pub(crate) clock: Arc<dyn Clock>,
+    pub(crate) entropy: Arc<dyn Entropy>,
+    /// The machine's folder.
+    pub(crate) machine: PathBuf,
     /// Holds the machine's files for as long as anybody uses it.
-    _folder: Arc<TempDir>,
+    _folder: Option<Arc<TempDir>>,
 }
 
 impl Lab {
-    pub(super) fn new() -> Result<Self, BenchError> {
+    pub(crate) fn new() -> Result<Self, BenchError> {
         let folder = tempfile::tempdir()?;
-        let machine = Arc::new(Machine::create(folder.path(), SystemTime::now())?);
+        let machine = Machine::create(folder.path(), SystemTime::now())?;
+        Self::on(machine, Some(folder))
+    }
+
+    /// On the machine of another process.
+    pub(crate) fn existing(folder: &Path) -> Result<Self, BenchError> {
+        Self::on(Machine::load(folder)?, None)
+    }
+
+    fn on(machine: Machine, folder: Option<TempDir>) -> Result<Self, BenchError> {
+        let machine = Arc::new(machine);
         let collateral = serde_json::to_vec(machine.collateral()).map_err(std::io::Error::other)?;
         let enclave = |program: &[u8]| Enclave {
             machine: machine.clone(),
@@ -84,17 +97,18 @@ impl Lab {
             endorsements: Endorsements::from_json(&collateral)?,
             clock: Arc::new(SystemClock),
             entropy: Arc::new(SystemEntropy::new()),
-            _folder: Arc::new(folder),
+            machine: machine.directory().to_owned(),
+            _folder: folder.map(Arc::new),
         })
     }
 
     /// A verifier that has verified nothing yet, as a new process has it.
-    pub(super) fn verifier(&self) -> EvidenceVerifier {
+    pub(crate) fn verifier(&self) -> EvidenceVerifier {
         EvidenceVerifier::new(self.anchor.clone(), self.endorsements.clone())
     }
 
     /// The code identity of an enclave of this machine.
-    pub(super) fn code(&self, enclave: &Enclave) -> Result<CodeIdentityDigest, BenchError> {
+    pub(crate) fn code(&self, enclave: &Enclave) -> Result<CodeIdentityDigest, BenchError> {
         let measured = &enclave.measurement;
         let identity = CodeIdentity::sgx(
             self.anchor.domain(),
@@ -110,13 +124,13 @@ impl Lab {
     }
 
     /// What a client demands of KeyService: exactly its code.
-    pub(super) fn keyservice_policy(&self) -> Result<AppraisalPolicy, BenchError> {
+    pub(crate) fn keyservice_policy(&self) -> Result<AppraisalPolicy, BenchError> {
         let code = self.code(&self.keyservice)?;
         Ok(AppraisalPolicy::reference_values([code])?)
     }
 
     /// SeMIRT's side of a channel, in a process that has just started.
-    pub(super) fn connector(&self) -> Result<Connector, BenchError> {
+    pub(crate) fn connector(&self) -> Result<Connector, BenchError> {
         Ok(Connector::for_enclave(
             self.verifier(),
             self.keyservice_policy()?,
@@ -127,7 +141,7 @@ impl Lab {
     }
 
     /// KeyService's side of a channel, in a process that has just started.
-    pub(super) fn acceptor(&self, identity: Arc<SigningIdentity>) -> Result<Acceptor, BenchError> {
+    pub(crate) fn acceptor(&self, identity: Arc<SigningIdentity>) -> Result<Acceptor, BenchError> {
         Ok(Acceptor::new(
             identity,
             Arc::new(self.keyservice.clone()),
