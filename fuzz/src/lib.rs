@@ -24,6 +24,7 @@
 mod attest;
 mod input;
 mod mutation;
+#[cfg(feature = "programs")]
 mod programs;
 mod protocol;
 mod samples;
@@ -38,12 +39,16 @@ pub use mutation::Mutator;
 pub use programs::engine::{engine_input, model_input};
 #[cfg(feature = "engine")]
 pub use programs::files::{csv_rows, settings_files};
+#[cfg(feature = "programs")]
 pub use programs::identity::identity_file;
-pub use programs::log::log_entry;
+#[cfg(feature = "programs")]
+pub use programs::state::{state_history, state_snapshot};
+pub use protocol::audit::{audit_chain, audit_entry};
 pub use protocol::cose::{cose_encrypt0, cose_sign1};
 pub use protocol::envelope::{request, request_content, response, response_content};
 pub use protocol::package::{package, package_content, package_header};
-pub use protocol::signed::{command, receipt};
+pub use protocol::release::{release, share};
+pub use protocol::signed::{command, head, query, receipt};
 pub use protocol::values::{ids, padding, tensor_description};
 pub use protocol::wire::wire;
 
@@ -74,6 +79,8 @@ macro_rules! targets {
 
 targets! {
     appraisal_policy from attest::policy::policy_seeds, 3000 times;
+    audit_chain from protocol::audit::chain_seeds, 3000 times;
+    audit_entry from protocol::audit::entry_seeds, 3000 times;
     channel_from_client from attest::channel::from_client_seeds, 150 times;
     channel_from_server from attest::channel::from_server_seeds, 300 times;
     command from protocol::signed::command_seeds, 2000 times;
@@ -86,17 +93,20 @@ targets! {
     engine_input from programs::engine::engine_seeds, 2000 times;
     evidence from attest::evidence::evidence_seeds, 4000 times;
     freshness_levels from attest::evidence::freshness_seeds, 4000 times;
+    head from protocol::signed::head_seeds, 2000 times;
+    #[cfg(feature = "programs")]
     identity_file from programs::identity::identity_seeds, 2000 times;
     ids from protocol::values::id_seeds, 4000 times;
-    log_entry from programs::log::log_entry_seeds, 4000 times;
     #[cfg(feature = "engine")]
     model_input from programs::engine::model_input_seeds, 4000 times;
     package from protocol::package::package_seeds, 1500 times;
     package_content from protocol::package::content_seeds, 1500 times;
     package_header from protocol::package::header_seeds, 4000 times;
     padding from protocol::values::padding_seeds, 4000 times;
+    query from protocol::signed::query_seeds, 2000 times;
     quote from attest::quote::quote_seeds, 400 times;
     receipt from protocol::signed::receipt_seeds, 2000 times;
+    release from protocol::release::release_seeds, 3000 times;
     request from protocol::envelope::request_seeds, 3000 times;
     request_content from protocol::envelope::request_content_seeds, 3000 times;
     response from protocol::envelope::response_seeds, 3000 times;
@@ -104,8 +114,13 @@ targets! {
     sealed_state from attest::evidence::sealed_seeds, 3000 times;
     #[cfg(feature = "engine")]
     settings_files from programs::files::settings_seeds, 1500 times;
+    share from protocol::release::share_seeds, 3000 times;
     snp_report from attest::snp::report_seeds, 4000 times;
     snp_verification from attest::snp::verification_seeds, 1000 times;
+    #[cfg(feature = "programs")]
+    state_history from programs::state::state_history_seeds, 3000 times;
+    #[cfg(feature = "programs")]
+    state_snapshot from programs::state::state_snapshot_seeds, 3000 times;
     tensor_description from protocol::values::tensor_seeds, 4000 times;
     wire from protocol::wire::wire_seeds, 3000 times;
 }

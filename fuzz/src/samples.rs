@@ -1,9 +1,10 @@
 //! Keys, names and files that targets and their seeds share: fixed, so that a finding can be run again.
 
 use sesemi_attest::CodeIdentity;
-use sesemi_protocol::receipt::StatePoint;
+use sesemi_protocol::receipt::{Point, StatePoint};
 use sesemi_protocol::{
-    Digest, Entropy, EntropyError, ModelRef, PrincipalId, SecretKey, ServiceId, SigningIdentity,
+    Digest, Entropy, EntropyError, ModelRef, ModelTarget, PrincipalId, SecretKey, ServiceId,
+    SigningIdentity,
 };
 
 /// No randomness at all, so that the same content is sealed to the same bytes.
@@ -29,10 +30,24 @@ pub(crate) fn model() -> ModelRef {
     format!("{owner}/breast-cancer@1").parse().unwrap()
 }
 
+/// What a request may ask for: the model by its version, or by an alias.
+pub(crate) fn targets() -> [ModelTarget; 2] {
+    let owner = PrincipalId([1; 32]);
+    let by_alias = format!("{owner}/breast-cancer@stable").parse().unwrap();
+    [model().into(), by_alias]
+}
+
+pub(crate) fn point() -> Point {
+    Point {
+        sequence: 4,
+        chain: Digest([3; 32]),
+    }
+}
+
 pub(crate) fn state() -> StatePoint {
     StatePoint {
         service: ServiceId([2; 32]),
-        sequence: 4,
+        point: point(),
     }
 }
 
@@ -74,6 +89,8 @@ pub(crate) fn tagged(tag: u8, seeds: impl IntoIterator<Item = Vec<u8>>) -> Vec<V
 pub(crate) const ENVELOPE: &str = include_str!("../../spec/vectors/envelope.json");
 pub(crate) const PACKAGE: &str = include_str!("../../spec/vectors/package.json");
 pub(crate) const SIGNED: &str = include_str!("../../spec/vectors/signed.json");
+pub(crate) const QUERIES: &str = include_str!("../../spec/vectors/queries.json");
+pub(crate) const AUDIT: &str = include_str!("../../spec/vectors/audit.json");
 pub(crate) const WIRE: &str = include_str!("../../spec/vectors/wire.json");
 pub(crate) const IDS: &str = include_str!("../../spec/vectors/ids.json");
 pub(crate) const CODE: &str = include_str!("../../spec/vectors/code-identity.json");

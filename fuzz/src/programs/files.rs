@@ -53,7 +53,9 @@ pub fn settings_files(bytes: &[u8]) {
 
     use sesemi_keyservice::config::{Cli as KeyCli, CliCommand as KeyCommand};
     let flags = ["keyservice", "serve", "--config", path];
-    let KeyCommand::Serve(args) = KeyCli::try_parse_from(flags).unwrap().command;
+    let KeyCommand::Serve(args) = KeyCli::try_parse_from(flags).unwrap().command else {
+        panic!("another command than serve")
+    };
     if let Ok(config) = args.resolve() {
         assert!((1..=3600).contains(&config.lease_seconds));
     }

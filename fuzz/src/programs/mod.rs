@@ -1,11 +1,11 @@
-//! What the programs read themselves: inputs of models, log entries, and files of operators and users.
+//! What the programs read themselves: inputs of models, KeyService's rules and snapshots, and files of operators and users.
 
 #[cfg(feature = "engine")]
 pub(crate) mod engine;
 #[cfg(feature = "engine")]
 pub(crate) mod files;
 pub(crate) mod identity;
-pub(crate) mod log;
+pub(crate) mod state;
 
 use std::fs::OpenOptions;
 use std::io::Write as _;

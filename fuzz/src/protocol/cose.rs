@@ -56,6 +56,7 @@ fn sealed_message() -> Vec<u8> {
 
 pub(crate) fn sign1_seeds() -> Vec<Vec<u8>> {
     let mut seeds = samples::vectors(samples::SIGNED, &["bytes"]);
+    seeds.extend(samples::vectors(samples::QUERIES, &["bytes"]));
     seeds.push(sign1::sign(&identity(1), LABEL, b"a payload").unwrap());
     seeds
 }

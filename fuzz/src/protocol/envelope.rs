@@ -9,6 +9,7 @@ use sesemi_protocol::envelope::{
 use sesemi_protocol::kdf::derive;
 use sesemi_protocol::limits::{MAX_ENVELOPE, MAX_TENSORS};
 use sesemi_protocol::padding::padded_length;
+use sesemi_protocol::release::RequestKeyName;
 use sesemi_protocol::tensor::{Tensor, TensorView};
 use sesemi_protocol::{Digest, PrincipalId, Refusal, RefusalCode, RequestId, cbor};
 
@@ -123,8 +124,8 @@ fn binding(route: &Route, answers: Option<Digest>) -> Vec<u8> {
     e.array(length).unwrap().str(label).unwrap();
     e.encode(route.user).unwrap();
     e.encode(&route.model.model).unwrap();
-    e.encode(route.model.version).unwrap();
-    e.encode(route.epoch).unwrap();
+    e.encode(&route.model.version).unwrap();
+    e.encode(route.key).unwrap();
     e.encode(route.request).unwrap();
     if let Some(digest) = answers {
         e.encode(digest).unwrap();
@@ -139,9 +140,9 @@ fn protected_of(message: &[u8]) -> Vec<u8> {
 fn sample_route() -> Route {
     Route {
         user: PrincipalId([3; 32]),
-        model: model(),
+        model: model().into(),
         request: RequestId([4; 16]),
-        epoch: 1,
+        key: RequestKeyName::model(1),
     }
 }
 
@@ -182,6 +183,7 @@ fn sample_answers() -> [Answer; 2] {
     let report = Report {
         path: Path::Hot,
         steps: Steps::default(),
+        version: model().version,
     };
     let refusal = Refusal::new(RefusalCode::InvalidInput, "input 'x' must be given once");
     [Ok(vec![sample_tensor()]), Err(refusal)].map(|outcome| Answer { outcome, report })

@@ -7,7 +7,8 @@ use sesemi_protocol::package::{Dimension, TensorSpec};
 use sesemi_protocol::padding::{MIN_BUCKET, padded_length};
 use sesemi_protocol::tensor::{self, DataType, TensorView};
 use sesemi_protocol::{
-    CodeIdentityDigest, Digest, ModelName, ModelRef, PrincipalId, RequestId, ServiceId,
+    AliasName, CodeIdentityDigest, Digest, GroupName, ModelId, ModelName, ModelRef, ModelTarget,
+    ModelVersion, PrincipalId, RequestId, ServiceId, VersionSelector,
 };
 
 use crate::input::Input;
@@ -24,7 +25,19 @@ pub fn ids(bytes: &[u8]) {
     one_spelling::<Digest>(text);
     one_spelling::<RequestId>(text);
     one_spelling::<ModelName>(text);
+    one_spelling::<AliasName>(text);
+    one_spelling::<GroupName>(text);
+    one_spelling::<ModelVersion>(text);
+    one_spelling::<VersionSelector>(text);
+    one_spelling::<ModelId>(text);
     one_spelling::<ModelRef>(text);
+    one_spelling::<ModelTarget>(text);
+    let is = |exact: bool, alias: bool| {
+        assert!(!(exact && alias), "{text} is a version and an alias");
+        assert_eq!(text.parse::<VersionSelector>().is_ok(), exact || alias);
+    };
+    let version = text.parse::<ModelVersion>();
+    is(version.is_ok(), text.parse::<AliasName>().is_ok());
 }
 
 fn one_spelling<T: FromStr<Err: Debug + Display> + Display>(text: &str) {
