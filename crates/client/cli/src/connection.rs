@@ -40,6 +40,10 @@ struct ConnectionSettings {
     /// Service id that KeyService must have.
     #[arg(long, env = "SESEMI_KEYSERVICE_ID", value_name = "ID")]
     keyservice_id: Option<String>,
+    /// Who must govern KeyService: the digest that `sesemi keyservice status` prints beside its custodians. Without it, those that
+    /// were met first are expected from then on.
+    #[arg(long, env = "SESEMI_KEYSERVICE_CUSTODIANS", value_name = "DIGEST")]
+    keyservice_custodians: Option<String>,
     /// Address of the gateway, as http://HOST:PORT.
     #[arg(long, env = "SESEMI_GATEWAY", value_name = "URL")]
     gateway: Option<String>,
@@ -93,6 +97,9 @@ impl ConnectionArgs {
                 keyservice: set.keyservice.or(from_file.keyservice),
                 keyservice_code: set.keyservice_code.or(from_file.keyservice_code),
                 keyservice_id: set.keyservice_id.or(from_file.keyservice_id),
+                keyservice_custodians: set
+                    .keyservice_custodians
+                    .or(from_file.keyservice_custodians),
                 gateway: set.gateway.or(from_file.gateway),
                 store: set.store.or(from_file.store),
                 semirt_code: from_file.semirt_code,
@@ -123,6 +130,10 @@ impl Connection {
                 .digest()
                 .map_err(TrustError::from)?,
             service,
+            custodians: match &self.settings.keyservice_custodians {
+                Some(digest) => Some(parse(digest, "keyservice-custodians")?),
+                None => None,
+            },
         })
     }
 
@@ -188,7 +199,12 @@ impl Connection {
         }
         let first_contact = trust.service.is_none();
         let seen = match trust.service {
-            Some(service) => seen::newest_seen(identity_file, service)?,
+            Some(service) => {
+                if trust.custodians.is_none() {
+                    trust.custodians = seen::custodians_seen(identity_file, service)?;
+                }
+                seen::newest_seen(identity_file, service)?
+            }
             None => Point::START,
         };
         let client = Client::connect_having_seen(identity, address, trust, seen)
@@ -202,7 +218,7 @@ impl Connection {
                 kept.display()
             );
         }
-        seen::keep_seen(identity_file, client.seen())?;
+        seen::keep_seen(identity_file, client.seen(), client.custodians())?;
         Ok(client)
     }
 }

@@ -4,7 +4,7 @@
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
-use sesemi::{Point, ServiceId, StatePoint};
+use sesemi::{Digest, Point, ServiceId, StatePoint};
 
 use crate::error::{CliError, file};
 use crate::files::read_at_most;
@@ -19,6 +19,9 @@ struct Seen {
     service: String,
     sequence: u64,
     chain: String,
+    /// Who governs the service: SHA-256 of its custodians and their threshold.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    custodians: Option<String>,
 }
 
 /// A `.pin` file.
@@ -100,18 +103,46 @@ pub fn newest_seen(identity: &Path, service: ServiceId) -> Result<Point, CliErro
     Ok(seen.point)
 }
 
+/// Who governed a service when an identity last saw it, by [`sesemi::custodians_digest`].
+///
+/// # Errors
+/// [`CliError`] if what was kept cannot be used.
+pub fn custodians_seen(identity: &Path, service: ServiceId) -> Result<Option<Digest>, CliError> {
+    let path = seen_file(identity, service);
+    let kept = read(&path)?.and_then(|text| toml::from_str::<Seen>(&text).ok());
+    let Some(text) = kept.and_then(|seen| seen.custodians) else {
+        return Ok(None);
+    };
+    text.parse().map(Some).map_err(|_| {
+        CliError::Input(format!(
+            "{} does not say who the custodians are; remove it only if you trust the service as it is",
+            path.display()
+        ))
+    })
+}
+
 /// Keeps a point, unless a newer one is kept: another command may have seen more in the meantime.
 ///
 /// # Errors
 /// [`CliError`] if it cannot be written, or what was kept cannot be used.
-pub fn keep_seen(identity: &Path, state: StatePoint) -> Result<(), CliError> {
-    if newest_seen(identity, state.service)?.sequence >= state.point.sequence {
+pub fn keep_seen(
+    identity: &Path,
+    state: StatePoint,
+    custodians: Option<Digest>,
+) -> Result<(), CliError> {
+    let known = custodians_seen(identity, state.service)?;
+    let newest = newest_seen(identity, state.service)?.sequence;
+    if newest >= state.point.sequence && known == custodians.or(known) {
+        return Ok(());
+    }
+    if newest > state.point.sequence {
         return Ok(());
     }
     let seen = Seen {
         service: state.service.to_string(),
         sequence: state.point.sequence,
         chain: state.point.chain.to_string(),
+        custodians: custodians.or(known).map(|digest| digest.to_string()),
     };
     let comment = "# How far the log of this KeyService went when this identity last saw it. It shows a rollback or a fork: keep it.";
     write(&seen_file(identity, state.service), comment, &seen)
@@ -176,7 +207,6 @@ fn write(path: &Path, comment: &str, content: &impl Serialize) -> Result<(), Cli
 #[cfg(test)]
 mod tests {
     use super::*;
-    use sesemi::Digest;
 
     fn state(sequence: u64) -> StatePoint {
         StatePoint {
@@ -189,13 +219,28 @@ mod tests {
     }
 
     #[test]
+    fn who_governed_a_service_is_kept_once_it_is_known() {
+        let folder = tempfile::tempdir().unwrap();
+        let identity = folder.path().join("a.identity");
+        let service = state(0).service;
+        keep_seen(&identity, state(5), None).unwrap();
+        assert_eq!(custodians_seen(&identity, service).unwrap(), None);
+        let named = Some(Digest([3; 32]));
+        keep_seen(&identity, state(5), named).unwrap();
+        assert_eq!(custodians_seen(&identity, service).unwrap(), named);
+        keep_seen(&identity, state(6), None).unwrap();
+        assert_eq!(custodians_seen(&identity, service).unwrap(), named);
+        assert_eq!(newest_seen(&identity, service).unwrap(), state(6).point);
+    }
+
+    #[test]
     fn what_was_seen_reads_back_and_never_goes_back() {
         let folder = tempfile::tempdir().unwrap();
         let identity = folder.path().join("a.identity");
         let service = state(0).service;
         assert_eq!(newest_seen(&identity, service).unwrap(), Point::START);
-        keep_seen(&identity, state(5)).unwrap();
-        keep_seen(&identity, state(4)).unwrap();
+        keep_seen(&identity, state(5), None).unwrap();
+        keep_seen(&identity, state(4), None).unwrap();
         assert_eq!(newest_seen(&identity, service).unwrap(), state(5).point);
         assert_eq!(read_seen(&seen_file(&identity, service)).unwrap(), state(5));
         let other = ServiceId([8; 32]);
@@ -211,11 +256,14 @@ mod tests {
         std::fs::write(&path, "5\n").unwrap();
         let refused = newest_seen(&identity, service).unwrap_err().to_string();
         assert!(refused.contains("remove the file"), "{refused}");
-        assert!(keep_seen(&identity, state(9)).is_err(), "not overwritten");
+        assert!(
+            keep_seen(&identity, state(9), None).is_err(),
+            "not overwritten"
+        );
         std::fs::write(&path, "service = 1\n").unwrap();
         assert!(newest_seen(&identity, service).is_err());
         std::fs::remove_file(&path).unwrap();
-        keep_seen(&identity, state(5)).unwrap();
+        keep_seen(&identity, state(5), None).unwrap();
         // Two services whose short ids are equal.
         let mut twin = service;
         twin.0[31] ^= 1;

@@ -11,8 +11,8 @@
 mod support;
 
 use sesemi::{
-    AppraisalPolicy, Client, CodeIdentityDigest, Endorsements, Error, EvidenceVerifier, Identity,
-    ServiceId, Trust, TrustAnchor,
+    AppraisalPolicy, Client, CodeIdentityDigest, Digest, Endorsements, Error, EvidenceVerifier,
+    Identity, ServiceId, Trust, TrustAnchor,
 };
 use sesemi_cli::demo::trust;
 use sesemi_cli::stack::Stack;
@@ -145,5 +145,28 @@ async fn connections_that_speak_garbage_or_nothing_do_not_harm_others() {
     }
     connect(&stack, trust(&stack.facts).unwrap()).await.unwrap();
     drop(silent);
+    stack.stop().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_keyservice_that_is_governed_by_others_than_expected_is_refused() {
+    let (_folder, stack) = start().await;
+    let mut custodians = Vec::new();
+    for _ in 0..2 {
+        custodians.push(connect(&stack, trust(&stack.facts).unwrap()).await.unwrap());
+    }
+    let governed_by = |digest| Trust {
+        custodians: Some(digest),
+        ..trust(&stack.facts).unwrap()
+    };
+    let nobody = connect(&stack, governed_by(Digest([7; 32]))).await;
+    assert!(reason(nobody).contains("(none, not"));
+    let ids = custodians.iter().map(Client::id).collect();
+    custodians[0].name_custodians(ids, 2).await.unwrap();
+    custodians[0].check_state().await.unwrap();
+    let right = custodians[0].custodians().unwrap();
+    assert!(connect(&stack, governed_by(right)).await.is_ok());
+    let others = connect(&stack, governed_by(Digest([7; 32]))).await;
+    assert!(reason(others).contains("other custodians than expected"));
     stack.stop().await.unwrap();
 }

@@ -8,7 +8,7 @@ use sesemi_protocol::package::PackageError;
 use sesemi_protocol::receipt::{Point, SignedError};
 use sesemi_protocol::tensor::TensorError;
 use sesemi_protocol::wire::LockedStatus;
-use sesemi_protocol::{EntropyError, Refusal, ServiceId};
+use sesemi_protocol::{Digest, EntropyError, Refusal, ServiceId};
 
 /// Why a client did not get what it asked for.
 #[derive(Debug, thiserror::Error)]
@@ -31,6 +31,17 @@ pub enum Error {
         seen: Point,
         /// How it shows.
         why: String,
+    },
+    /// KeyService is governed by others than it should be.
+    #[error(
+        "this KeyService is governed by other custodians than expected ({}, not {expected}): do not use it; a host that names custodians of its own can open what is deposited there",
+        found.map_or("none".to_owned(), |found| found.to_string())
+    )]
+    OtherCustodians {
+        /// Who should govern it.
+        expected: Digest,
+        /// Who does; `None` if nobody.
+        found: Option<Digest>,
     },
     /// KeyService cannot open its state.
     #[error(

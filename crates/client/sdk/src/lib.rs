@@ -30,7 +30,7 @@ pub mod measure;
 
 pub use client::{
     Acknowledged, Audit, Client, Grant, Inference, Locked, SignedHead, SignedReceipt, Standing,
-    Trust, Unlocking, look,
+    Trust, Unlocking, custodians_digest, look,
 };
 pub use error::Error;
 pub use gateway::Gateway;

@@ -62,7 +62,7 @@ impl Actor {
     /// Keeps what was seen, and prints a result.
     pub(super) fn show(&self, value: &serde_json::Value, people: &str) -> Result<(), CliError> {
         // What was seen is kept even if nobody reads the output to its end.
-        keep_seen(&self.identity, self.client.seen())?;
+        keep_seen(&self.identity, self.client.seen(), self.client.custodians())?;
         print(self.json, value, people);
         Ok(())
     }

@@ -4,7 +4,9 @@ use std::io::Write as _;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
-use sesemi::{Digest, Locked, PrincipalId, RefusalCode, Share, Standing, Unlocking, look};
+use sesemi::{
+    Digest, Locked, PrincipalId, RefusalCode, Share, Standing, Unlocking, custodians_digest, look,
+};
 use zeroize::Zeroizing;
 
 use super::actor::{joined, object, print};
@@ -278,7 +280,12 @@ fn describe(standing: &Standing, policy: &Digest) -> (Fields, String) {
             let id = service.identity.service_id();
             let custodians = match status.custodians.as_slice() {
                 [] => "none: the state is lost with this machine and code; see `sesemi keyservice init`".to_owned(),
-                ids => format!("any {} of {}", status.threshold, joined(ids)),
+                ids => {
+                    let digest = custodians_digest(status)
+                        .map(|digest| format!(" (digest {digest})"))
+                        .unwrap_or_default();
+                    format!("any {} of {}{digest}", status.threshold, joined(ids))
+                }
             };
             let mut people = format!(
                 "KeyService {id}\n  \
@@ -319,6 +326,10 @@ fn describe(standing: &Standing, policy: &Digest) -> (Fields, String) {
                 ("signed_at", shown(end.at).into()),
                 ("custodians", texts(&status.custodians).into()),
                 ("threshold", status.threshold.into()),
+                (
+                    "custodians_digest",
+                    custodians_digest(status).map(|it| it.to_string()).into(),
+                ),
                 ("upgrades", upgrades.into()),
             ]);
             (value, people)

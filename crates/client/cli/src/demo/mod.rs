@@ -215,6 +215,7 @@ pub fn trust(facts: &Facts) -> Result<Trust, CliError> {
             .digest()
             .map_err(TrustError::from)?,
         service: Some(facts.keyservice_id.parse().during("read the service id")?),
+        custodians: None,
     })
 }
 

@@ -155,6 +155,7 @@ impl Client {
             Some(id) => ExpectedService::Pinned(id),
             None => ExpectedService::FirstContact,
         };
+        let custodians = trust.custodians;
         let session = session(address, trust.clone(), expected)?;
         let service = match session.service().await {
             Ok(service) => service,
@@ -172,6 +173,7 @@ impl Client {
             session,
             seen: start(service.identity.service_id()),
             service,
+            custodians,
             sequence: 0,
             acknowledged: None,
             keys: Mutex::new(None),

@@ -10,13 +10,24 @@ use sesemi_protocol::command::Action;
 use sesemi_protocol::query::{QueryAnswer, Question};
 use sesemi_protocol::receipt::{Point, Receipt};
 use sesemi_protocol::share::Share;
-use sesemi_protocol::wire::{CallBody, LockedStatus, ReplyBody};
-use sesemi_protocol::{CodeIdentityDigest, Digest, PrincipalId};
+use sesemi_protocol::wire::{CallBody, LockedStatus, ReplyBody, ServiceStatus};
+use sesemi_protocol::{CodeIdentityDigest, Digest, PrincipalId, cbor};
 
 use super::connect::session;
 use super::owner::sorted;
 use super::{ANSWER, Client, Trust};
 use crate::error::Error;
+
+/// SHA-256 over the custodians of a service, in their order, and their threshold: deterministic CBOR `[[custodian, ...], threshold]`.
+/// `None` without custodians.
+#[must_use]
+pub fn custodians_digest(status: &ServiceStatus) -> Option<Digest> {
+    if status.custodians.is_empty() {
+        return None;
+    }
+    let named = (&status.custodians, status.threshold);
+    cbor::encode(&named).ok().map(|bytes| Digest::of(&bytes))
+}
 
 impl Client {
     /// Names the custodians of a service, `threshold` of whom act together. Once, before anybody deposited a key.

@@ -27,7 +27,7 @@ use crate::identity::Identity;
 
 pub use auditor::{Audit, SignedHead};
 pub use connect::{Standing, look};
-pub use custodian::{Locked, Unlocking};
+pub use custodian::{Locked, Unlocking, custodians_digest};
 pub use owner::Grant;
 pub use user::Inference;
 
@@ -47,6 +47,9 @@ pub struct Trust {
     pub service_policy: Digest,
     /// The KeyService that it must be; `None` only at the first contact, after which the id is kept.
     pub service: Option<ServiceId>,
+    /// Who must govern it, by [`custodians_digest`]: enough custodians together can open its state. `None` if nobody said so and
+    /// none were seen before; whoever deposits a key then should look first.
+    pub custodians: Option<Digest>,
 }
 
 /// One principal, connected to KeyService.
@@ -56,6 +59,8 @@ pub struct Client {
     session: KeyServiceSession,
     service: Service,
     seen: StatePoint,
+    /// Who must govern the service, as far as that is known: by [`custodians_digest`].
+    custodians: Option<Digest>,
     sequence: u64,
     acknowledged: Option<Acknowledged>,
     /// This user's request keys, as KeyService listed them; `None` if they must be asked for again.
@@ -128,6 +133,7 @@ impl Client {
                 self.must_agree(found.sequence > seen.sequence || found == seen, || {
                     format!("its log ends at entry {}", found.sequence)
                 })?;
+                self.must_be_governed_as_expected(&status)?;
                 self.seen.point = found;
                 let head = SignedHead {
                     bytes: status.head.to_vec(),
@@ -136,6 +142,26 @@ impl Client {
                 Ok((head, *status))
             }
             other => Err(self.no_answer(other, "another answer than its status")),
+        }
+    }
+
+    /// Who governs the service, by [`custodians_digest`], once it is known. Keep it for the next connection.
+    #[must_use]
+    pub fn custodians(&self) -> Option<Digest> {
+        self.custodians
+    }
+
+    /// Custodians never change once they are named, so others mean another history, or one that a host made up.
+    fn must_be_governed_as_expected(&mut self, status: &ServiceStatus) -> Result<(), Error> {
+        let found = custodians_digest(status);
+        match self.custodians {
+            Some(expected) if found != Some(expected) => {
+                Err(Error::OtherCustodians { expected, found })
+            }
+            _ => {
+                self.custodians = found;
+                Ok(())
+            }
         }
     }
 
