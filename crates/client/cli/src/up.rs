@@ -1,6 +1,6 @@
 //! `sesemi up`: a local stack in the foreground, on fixed ports, until Ctrl-C.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anstream::{eprintln, println};
 
@@ -14,6 +14,7 @@ use crate::stack::{Facts, Stack, StackOptions};
 /// [`CliError::Stack`] if a part does not start, ends by itself, or does not stop.
 pub async fn run(args: UpArgs) -> Result<(), CliError> {
     let state = std::path::absolute(&args.state).map_err(file(&args.state))?;
+    is_of_a_stack(&state)?;
     let policy = match &args.policy {
         Some(path) => Some(std::path::absolute(path).map_err(file(path))?),
         None => None,
@@ -44,6 +45,17 @@ pub async fn run(args: UpArgs) -> Result<(), CliError> {
         println!("{}", describe(&stack.facts, &path));
     }
     keep_running(stack).await
+}
+
+/// A restored state of KeyService is not a stack's folder: a new, empty service beside it would look as if all were lost.
+fn is_of_a_stack(state: &Path) -> Result<(), CliError> {
+    if state.join("state.redb").exists() {
+        return Err(CliError::Input(format!(
+            "{} is a state folder of KeyService, not of a stack: put it where a stack keeps it, as `keyservice` in the stack's folder",
+            state.display()
+        )));
+    }
+    Ok(())
 }
 
 /// Waits for Ctrl-C or a part that ends, then stops everything.
@@ -107,7 +119,7 @@ pub fn facts_as_toml(facts: &Facts) -> Result<String, CliError> {
 
 /// How to talk to a running stack.
 #[must_use]
-pub fn describe(facts: &Facts, stack: &std::path::Path) -> String {
+pub fn describe(facts: &Facts, stack: &Path) -> String {
     format!(
         "The stack is running with a SIMULATED TEE, which protects nothing. Stop it with Ctrl-C.\n\n  \
          KeyService   {}   service {}\n  gateway      {}\n  health       {}/health/ready\n\n\
@@ -126,4 +138,21 @@ pub fn describe(facts: &Facts, stack: &std::path::Path) -> String {
         facts.admin,
         stack.display()
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_state_folder_of_keyservice_is_not_taken_for_a_stacks() {
+        let folder = tempfile::tempdir().unwrap();
+        assert!(is_of_a_stack(folder.path()).is_ok());
+        std::fs::write(folder.path().join("state.redb"), b"").unwrap();
+        let error = is_of_a_stack(folder.path()).unwrap_err();
+        assert!(
+            error.to_string().contains("state folder of KeyService"),
+            "{error}"
+        );
+    }
 }
