@@ -79,6 +79,12 @@ fn a_real_report_is_accepted_with_its_certificate_beside_it_or_among_the_endorse
         &policy(MILAN),
     );
     let (beside, among) = (beside.unwrap(), among.unwrap());
+    // Other evidence, which says the same.
+    assert_ne!(beside.evidence, among.evidence);
+    let among = Claims {
+        evidence: beside.evidence,
+        ..among
+    };
     assert_eq!(beside, among);
     assert_eq!(beside.identity.tee, TeeKind::Snp);
     assert_eq!(beside.platform.len(), 64, "a chip id");
