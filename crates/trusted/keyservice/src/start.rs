@@ -175,7 +175,7 @@ impl Setup {
     /// [`StartError`]; the service does not run on a state that it cannot verify.
     pub fn open(&self, resources: Resources) -> Result<Opening, StartError> {
         let unlock = self.unlock();
-        if !self.folder.join(DATABASE).exists() && !unlock.exists() {
+        if !self.folder.join(DATABASE).exists() && !unlock.holds_any() {
             return self.found(resources);
         }
         let opened = match &self.sealing_key {

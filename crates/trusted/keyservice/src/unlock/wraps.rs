@@ -79,10 +79,17 @@ impl UnlockFolder {
         Self(state.join(FOLDER))
     }
 
-    /// Whether it is there.
+    /// Whether there is any way to a state key: a file of any code's, or the custodians'. The folder alone, or a file that was
+    /// never finished, is what a crash at the founding leaves.
     #[must_use]
-    pub fn exists(&self) -> bool {
-        self.0.exists()
+    pub fn holds_any(&self) -> bool {
+        let Ok(files) = std::fs::read_dir(&self.0) else {
+            return false;
+        };
+        files.filter_map(Result::ok).any(|file| {
+            let path = file.path();
+            path.extension().is_some_and(|ending| ending == "tee") || path == self.recovery_path()
+        })
     }
 
     /// Where the file of `code` is.

@@ -204,3 +204,19 @@ async fn a_crash_while_custodians_are_named_leaves_a_state_that_opens() {
     stop(service);
     stop(open(before.path(), &clock));
 }
+
+#[tokio::test]
+async fn a_founding_that_was_broken_off_at_any_step_is_begun_again() {
+    let (folder, clock) = (tempfile::tempdir().unwrap(), TestClock::new());
+    let unlock = folder.path().join("unlock");
+    std::fs::create_dir(&unlock).unwrap();
+    let first = open(folder.path(), &clock);
+    let id = first.id();
+    stop(first);
+    // The key was kept, and nothing else.
+    std::fs::remove_file(folder.path().join("state.redb")).unwrap();
+    std::fs::remove_dir_all(folder.path().join("snapshots")).unwrap();
+    let second = open(folder.path(), &clock);
+    assert_ne!(second.id(), id);
+    stop(second);
+}
