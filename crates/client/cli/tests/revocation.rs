@@ -87,6 +87,7 @@ async fn before_a_revocation_no_request_fails_and_after_the_lease_none_is_served
             })
         })
         .collect();
+    // Real time has to pass here: it is the lease itself that is tried, not a condition that could be waited for.
     tokio::time::sleep(3 * LEASE).await;
     stop.store(true, Ordering::SeqCst);
     for worker in workers {

@@ -117,15 +117,11 @@ impl UnlockFolder {
         state_key: &SecretKey,
         entropy: &dyn Entropy,
     ) -> Result<(), UnlockError> {
-        let mut file = TeeFile {
-            format: TEE_FORMAT,
+        let unlocked = Unlocked {
             service,
-            code,
-            sealed: nothing(),
+            state_key: state_key.clone(),
         };
-        let sealed = seal(sealing_key, TEE_PURPOSE, &file, state_key, entropy)?;
-        file.sealed = sealed.as_slice().into();
-        self.write(&tee_name(code), &file)
+        self.write_file(&tee_name(code), code, sealing_key, &unlocked, entropy)
     }
 
     /// Keeps a state key that may become the one of `code`, beside the present one: which of the two it is says the log.
@@ -140,15 +136,31 @@ impl UnlockFolder {
         state_key: &SecretKey,
         entropy: &dyn Entropy,
     ) -> Result<(), UnlockError> {
+        let unlocked = Unlocked {
+            service,
+            state_key: state_key.clone(),
+        };
+        self.write_file(&next_name(code), code, sealing_key, &unlocked, entropy)
+    }
+
+    fn write_file(
+        &self,
+        name: &str,
+        code: CodeIdentityDigest,
+        sealing_key: &SecretKey,
+        unlocked: &Unlocked,
+        entropy: &dyn Entropy,
+    ) -> Result<(), UnlockError> {
         let mut file = TeeFile {
             format: TEE_FORMAT,
-            service,
+            service: unlocked.service,
             code,
             sealed: nothing(),
         };
+        let state_key = &unlocked.state_key;
         let sealed = seal(sealing_key, TEE_PURPOSE, &file, state_key, entropy)?;
         file.sealed = sealed.as_slice().into();
-        self.write(&next_name(code), &file)
+        self.write(name, &file)
     }
 
     /// Opens the key that may become the one of `code`; `None` if there is none.
