@@ -35,7 +35,7 @@ pub struct TrustSettings {
     pub endorsements: Option<PathBuf>,
     /// KeyService's appraisal policy (TOML): what it demands of the platforms of enclaves [default: the strictest].
     ///
-    /// KeyService is bound to it for life, and its clients compare it. It never names code: owners and users approve that.
+    /// KeyService is bound to it until its custodians approve another, and its clients compare it. It never names code: owners and users approve that.
     #[arg(long, env = "SESEMI_POLICY", value_name = "FILE")]
     pub policy: Option<PathBuf>,
 }
