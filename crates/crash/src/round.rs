@@ -33,8 +33,8 @@ use crate::random::Random;
 const CLIENTS: u64 = 6;
 /// Longest that clients work between two kills, in milliseconds.
 const LOAD: u64 = 250;
-/// Longest wait for a snapshot to begin.
-const SNAPSHOT: Duration = Duration::from_secs(2);
+/// Longest wait for something that the service does on the disk.
+const WATCH: Duration = Duration::from_secs(2);
 /// Longest wait for an answer of a locked service.
 const ANSWER: Duration = Duration::from_secs(10);
 
@@ -104,7 +104,7 @@ impl Round {
     /// [`CrashError`]; what is wrong with the service's state is no error but a finding.
     pub async fn play(mut self) -> Result<Findings, CrashError> {
         for _ in 0..self.random.below(4) {
-            self.kill_at_start().await?;
+            self.kill_at_founding().await?;
         }
         while self.kills > 0 {
             let (running, announced) = self.serve().await?;
@@ -298,6 +298,17 @@ impl Round {
         Ok(())
     }
 
+    /// Starts the service and kills it while it makes its files.
+    async fn kill_at_founding(&mut self) -> Result<(), CrashError> {
+        let running = Running::start(&self.lab)?;
+        let log = self.lab.state().join("state.redb");
+        until(move || log.exists()).await;
+        tokio::time::sleep(Duration::from_micros(self.random.below(4_000))).await;
+        running.kill().await?;
+        self.killed(Moment::Start);
+        Ok(())
+    }
+
     async fn pause_within_a_start(&mut self) {
         let longest = u64::try_from(self.start.as_micros()).unwrap_or(100_000);
         let pause = Duration::from_micros(self.random.below(longest + longest / 5));
@@ -482,24 +493,30 @@ pub(crate) async fn view(
 
 /// Waits until a snapshot has been begun and is not there yet.
 async fn until_a_snapshot_is_written(folder: PathBuf) -> Moment {
-    let seen = tokio::task::spawn_blocking(move || {
+    let begun = until(move || {
+        let mut files = std::fs::read_dir(&folder).into_iter().flatten().flatten();
+        files.any(|file| file.path().extension().is_some_and(|it| it == "new"))
+    });
+    if begun.await {
+        Moment::Snapshot
+    } else {
+        Moment::Load
+    }
+}
+
+/// Waits for something that the service does on the disk and says nobody; `false` if it does not come.
+async fn until(happens: impl Fn() -> bool + Send + 'static) -> bool {
+    let watching = tokio::task::spawn_blocking(move || {
         let begun = Instant::now();
-        while begun.elapsed() < SNAPSHOT {
-            let files = std::fs::read_dir(&folder).into_iter().flatten().flatten();
-            if files
-                .into_iter()
-                .any(|file| file.path().extension().is_some_and(|it| it == "new"))
-            {
+        while begun.elapsed() < WATCH {
+            if happens() {
                 return true;
             }
             std::thread::sleep(Duration::from_micros(100));
         }
         false
     });
-    match seen.await {
-        Ok(true) => Moment::Snapshot,
-        _ => Moment::Load,
-    }
+    watching.await.unwrap_or(false)
 }
 
 /// What is behind the lock is whole after every line.

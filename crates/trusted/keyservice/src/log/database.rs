@@ -5,9 +5,13 @@
 //! is done at every opening, also after a clean end, because redb may panic on a file that was damaged and that it
 //! did not walk.
 
+use std::io;
+use std::ops::Bound;
+
 use redb::{
-    Builder, Database, Durability, ReadTransaction, ReadableDatabase as _, ReadableTable,
-    ReadableTableMetadata as _, TableDefinition, TableHandle as _,
+    Builder, Database, DatabaseError, Durability, ReadTransaction, ReadableDatabase as _,
+    ReadableTable, ReadableTableMetadata as _, StorageBackend, StorageError, TableDefinition,
+    TableHandle as _,
 };
 
 use super::error::Next;
@@ -18,13 +22,32 @@ use super::{FORMAT, LogError};
 pub(super) const ENTRIES: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("entries");
 const META: TableDefinition<'_, &str, &[u8]> = TableDefinition::new("meta");
 const FORMAT_KEY: &str = "format";
+/// Length of redb's magic number, in bytes.
+const MAGIC: u64 = 9;
+/// Length of redb's first page, in bytes.
+const FIRST_PAGE: u64 = 4096;
+/// Longest file that can be one that was never finished, in bytes: redb begins with about one MiB.
+const MAX_UNFINISHED: u64 = 4 * 1024 * 1024;
 /// Memory for pages, in bytes. The log is written at its end and read there: more would be of no use.
 const CACHE: usize = 64 * 1024 * 1024;
 
 /// Opens the database for reading and writing, repairs it if need be, and formats it if it is fresh.
 pub(super) fn open(storage: &dyn Storage, unsynced: &Unsynced) -> Result<Database, LogError> {
-    let backend = storage.open(Access::Write).map_err(LogError::Storage)?;
-    let database = builder().create_with_backend(Tracked::new(backend, unsynced.clone()))?;
+    let create = || {
+        let backend = storage.open(Access::Write).map_err(LogError::Storage)?;
+        let tracked = Tracked::new(backend, unsynced.clone());
+        Ok::<_, LogError>(builder().create_with_backend(tracked))
+    };
+    let database = match create()? {
+        Err(error) if is_no_database(&error) => {
+            if !discard_unfinished(storage).map_err(LogError::Storage)? {
+                return Err(error.into());
+            }
+            tracing::warn!("the log's file was never made to its end; it is made anew");
+            create()??
+        }
+        created => created?,
+    };
     let known = stored_format(&database)?;
     match known.as_deref() {
         Some(format) if format == FORMAT.to_be_bytes() => {}
@@ -32,6 +55,41 @@ pub(super) fn open(storage: &dyn Storage, unsynced: &Unsynced) -> Result<Databas
         None => write_format(&database)?,
     }
     Ok(database)
+}
+
+/// Whether there is a file, and redb does not take it for one of its own.
+fn is_no_database(error: &DatabaseError) -> bool {
+    matches!(error, DatabaseError::Storage(StorageError::Io(error)) if error.kind() == io::ErrorKind::InvalidData)
+}
+
+/// Empties a file that a crash left while it was being made: redb writes its magic number last, and nothing but the first page
+/// before. A file that holds anything else is left as it is.
+fn discard_unfinished(storage: &dyn Storage) -> io::Result<bool> {
+    let backend = storage.open(Access::Write)?;
+    // Somebody else may be making it just now.
+    let whole = (Bound::Unbounded, Bound::Unbounded);
+    if matches!(backend.try_lock_range(whole.0, whole.1), Ok(false)) {
+        return Ok(false);
+    }
+    let length = backend.len()?;
+    let magic = MAGIC.min(length);
+    let unfinished = length <= MAX_UNFINISHED
+        && is_zero(&*backend, 0, magic)?
+        && is_zero(&*backend, FIRST_PAGE.min(length), length)?;
+    if unfinished {
+        backend.set_len(0)?;
+        backend.sync_data()?;
+    }
+    backend.close()?;
+    Ok(unfinished)
+}
+
+/// Whether there are only zeros from `start` to `end`.
+fn is_zero(backend: &dyn StorageBackend, start: u64, end: u64) -> io::Result<bool> {
+    let length = usize::try_from(end.saturating_sub(start)).map_err(io::Error::other)?;
+    let mut bytes = vec![0; length];
+    backend.read(start, &mut bytes)?;
+    Ok(bytes.iter().all(|byte| *byte == 0))
 }
 
 /// Opens the database as the disk has it, without writing to the disk.

@@ -170,3 +170,34 @@ fn after_any_crash_every_acknowledged_entry_is_there_and_no_refused_one() {
         "{images} {outcomes:?}"
     );
 }
+
+#[test]
+fn a_file_that_was_never_made_to_its_end_is_made_anew() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("state.redb");
+    drop(open(&path).unwrap());
+    let made = std::fs::metadata(&path).unwrap().len();
+    // What is there before the magic number: a header without it, and no page; or an end that was not written at all.
+    for length in [made, 100] {
+        let mut unfinished = vec![0; usize::try_from(length).unwrap()];
+        unfinished[9..64].fill(1);
+        std::fs::write(&path, unfinished).unwrap();
+        let (mut log, replayed) = open(&path).unwrap();
+        assert!(replayed.is_empty());
+        append(&mut log, &[b"first"]).unwrap();
+        drop(log);
+        assert_eq!(open(&path).unwrap().1, [b"first"]);
+    }
+}
+
+#[test]
+fn a_file_that_lost_its_magic_number_and_holds_more_is_left_as_it_is() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("state.redb");
+    drop(filled(&path, 10));
+    let mut damaged = std::fs::read(&path).unwrap();
+    damaged[..9].fill(0);
+    std::fs::write(&path, &damaged).unwrap();
+    assert!(matches!(open(&path), Err(LogError::Database(_))));
+    assert_eq!(std::fs::read(&path).unwrap(), damaged);
+}
