@@ -198,16 +198,15 @@ impl Reader {
     }
 
     /// A write that fails closes the database under its readers: they wait until the writer has opened it again, and
-    /// read once more.
+    /// read once more, while nothing is written that could fail and close it again.
     fn retrying<T>(&self, read: impl Fn() -> Result<T, LogError>) -> Result<T, LogError> {
         match read() {
             Err(LogError::Database(_)) => {
-                drop(
-                    self.shared
-                        .appending
-                        .lock()
-                        .unwrap_or_else(PoisonError::into_inner),
-                );
+                let _no_write_now = self
+                    .shared
+                    .appending
+                    .lock()
+                    .unwrap_or_else(PoisonError::into_inner);
                 read()
             }
             other => other,
