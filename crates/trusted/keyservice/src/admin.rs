@@ -46,13 +46,15 @@ pub struct Admin {
 
 impl Handler for Admin {
     async fn answer(&self, request: Received) -> Answer {
-        // A service that is locked cannot release keys: it is alive and not ready.
-        let stopping = *self.stopping.borrow() || self.service.is_none();
         let path = request.uri().path();
         if path == "/backup" {
             return self.backup();
         }
-        operator_page(path, stopping, || self.metrics.render())
+        // A service that is locked cannot release keys: it is alive and not ready. Unlike draining, that does not end by itself.
+        if path == "/health/ready" && self.service.is_none() {
+            return text(StatusCode::SERVICE_UNAVAILABLE, "locked\n");
+        }
+        operator_page(path, *self.stopping.borrow(), || self.metrics.render())
             .unwrap_or_else(|| text(StatusCode::NOT_FOUND, "no such page\n"))
     }
 }

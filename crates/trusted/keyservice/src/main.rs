@@ -150,7 +150,7 @@ struct Program {
 }
 
 impl Program {
-    async fn run(self) -> Result<(), MainError> {
+    async fn run(mut self) -> Result<(), MainError> {
         let stop = lifecycle::stop_signal().map_err(|e| MainError::Io("signals".into(), e))?;
         let setup = self.setup()?;
         let service = match self.opening(&setup).await? {
@@ -250,7 +250,7 @@ impl Program {
 
     /// Serves custodians until their shares open the state; `None` if it was told to stop before.
     async fn wait_for_shares(
-        &self,
+        &mut self,
         recovery: Recovery,
         mut stop: watch::Receiver<bool>,
     ) -> Result<Option<(Unlocked, Vec<u8>)>, MainError> {
@@ -261,6 +261,13 @@ impl Program {
         let identity = Arc::new(SigningIdentity::generate(&SystemEntropy::new())?);
         let listener = bind(self.config.listen).await?;
         let admin_listener = bind(self.config.admin_listen).await?;
+        // Once it is open it is found where it was, also if the system chose the ports.
+        let chosen = |listener: &TcpListener| {
+            let address = listener.local_addr();
+            address.map_err(|e| MainError::Io("the address".into(), e))
+        };
+        self.config.listen = chosen(&listener)?;
+        self.config.admin_listen = chosen(&admin_listener)?;
         self.announce(
             &listener,
             &admin_listener,

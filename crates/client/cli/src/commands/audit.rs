@@ -99,7 +99,7 @@ fn line(entry: &Entry, json: bool) -> Option<String> {
             described
                 .facts
                 .iter()
-                .map(|(name, value)| format!("{name} {}", value.replace(char::is_control, " "))),
+                .map(|(name, value)| format!("{name} {}", readable(name, value))),
         )
         .collect();
     Some(format!(
@@ -108,6 +108,15 @@ fn line(entry: &Entry, json: bool) -> Option<String> {
         described.kind,
         facts.join("  ")
     ))
+}
+
+/// A fact for people: seconds since 1970 as a date, somebody's text on one line.
+fn readable(name: &str, value: &str) -> String {
+    let is_moment = matches!(name, "expires" | "earlier-end" | "end");
+    match value.parse() {
+        Ok(at) if is_moment => shown(at),
+        _ => value.replace(char::is_control, " "),
+    }
 }
 
 async fn export(out: &Path, of: Option<&str>, who: Who) -> Result<(), CliError> {
@@ -273,4 +282,17 @@ fn read_receipt(path: &PathBuf) -> Result<SignedReceipt, CliError> {
         command: bytes("command")?,
         receipt: bytes("receipt")?,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn moments_of_an_entry_are_dates_and_texts_stay_on_their_line() {
+        assert_eq!(readable("expires", "1798002241"), "2026-12-23T05:04:01Z");
+        assert_eq!(readable("end", "0"), "1970-01-01T00:00:00Z");
+        assert_eq!(readable("note", "1798002241"), "1798002241");
+        assert_eq!(readable("note", "a\nb\u{1b}[1m"), "a b [1m");
+    }
 }

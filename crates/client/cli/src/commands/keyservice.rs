@@ -3,6 +3,7 @@
 use std::io::Write as _;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use sesemi::{
     Digest, Locked, PrincipalId, RefusalCode, Share, Standing, Unlocking, custodians_digest, look,
@@ -19,6 +20,10 @@ use crate::times::shown;
 
 /// Longest file with a share, in bytes.
 const MAX_SHARE: usize = 1024;
+/// Longest wait for a service that has its shares: it reads its log before it serves.
+const OPENING: Duration = Duration::from_secs(60);
+/// Time between two looks at it.
+const PAUSE: Duration = Duration::from_millis(200);
 
 /// `sesemi keyservice`.
 ///
@@ -161,6 +166,7 @@ async fn recover(
     }
     let (value, people) = match state {
         Unlocking::Open => {
+            wait_until_it_serves(&connection).await?;
             let service = locked.status().service.to_string();
             let people = format!("KeyService {service} opened its state and serves");
             (
@@ -184,6 +190,24 @@ async fn recover(
     };
     print(json, &value, &people);
     Ok(())
+}
+
+/// With enough shares the service opens its state, and nobody answers meanwhile. Only then it has recovered.
+async fn wait_until_it_serves(connection: &Connection) -> Result<(), CliError> {
+    let deadline = tokio::time::Instant::now() + OPENING;
+    loop {
+        let standing = look(connection.keyservice()?, connection.trust()?).await;
+        match standing {
+            Ok(Standing::Serving { .. }) => return Ok(()),
+            _ if tokio::time::Instant::now() >= deadline => {
+                return Err(CliError::Input(format!(
+                    "KeyService has enough shares, and did not serve within {} seconds; its log says why",
+                    OPENING.as_secs()
+                )));
+            }
+            _ => tokio::time::sleep(PAUSE).await,
+        }
+    }
 }
 
 fn read_share(path: &Path) -> Result<Share, CliError> {

@@ -11,7 +11,7 @@ mod people;
 
 use std::time::Duration;
 
-use sesemi::{Gateway, Identity, ModelTarget, Standing, Tensor, look};
+use sesemi::{Gateway, Identity, ModelTarget, Standing, Tensor, VersionSelector, look};
 use sesemi_process::trust::{TrustError, TrustSettings};
 
 pub use access::access;
@@ -109,10 +109,18 @@ pub async fn infer(args: InferArgs) -> Result<(), CliError> {
         let label = row
             .label
             .map_or(String::new(), |label| format!("   label {label}"));
+        // Who named an alias wants to know which version it meant.
+        let meant = match &model.version {
+            VersionSelector::Exact(_) => String::new(),
+            VersionSelector::Alias(_) => format!("   version {version}"),
+        };
         print(
             json,
             &value,
-            &format!("{}   {path}{label}", serde_json::Value::from(outputs)),
+            &format!(
+                "{}   {path}{meant}{label}",
+                serde_json::Value::from(outputs)
+            ),
         );
     }
     Ok(())

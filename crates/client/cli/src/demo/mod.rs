@@ -3,7 +3,7 @@
 //! Every check that fails makes the demo fail: it shows what the system does, it does not assert it.
 
 pub mod data;
-mod plaintext;
+pub mod plaintext;
 mod report;
 
 use std::io::Write as _;

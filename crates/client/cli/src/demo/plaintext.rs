@@ -9,7 +9,7 @@ use crate::error::CliError;
 ///
 /// # Errors
 /// [`CliError::Demo`] if the engine fails.
-pub(super) fn probabilities(rows: &[Row]) -> Result<Vec<Vec<f32>>, CliError> {
+pub fn probabilities(rows: &[Row]) -> Result<Vec<Vec<f32>>, CliError> {
     let failed = |e: &dyn std::fmt::Display| CliError::Demo(format!("the plain model: {e}"));
     let model = ModelOptions::with_all_ops()
         .load(MODEL.to_vec())

@@ -108,6 +108,17 @@ impl EntryLine {
         }
     }
 
+    /// Whether what the line says for people, if anything, is what the item says.
+    pub(super) fn is_worded_as(&self, item: &AuditItem) -> bool {
+        if self.at.is_none() && self.what.is_none() {
+            return true;
+        }
+        let described = describe(item);
+        let at = described.as_ref().map(|described| described.at);
+        let what = described.map(|described| described.to_json());
+        (self.at.is_none() || self.at == at) && (self.what.is_none() || self.what == what)
+    }
+
     pub(super) fn item(&self, line: u64) -> Result<AuditItem, AuditError> {
         let wrong = |why: &str| AuditError::Line {
             line,

@@ -1,8 +1,8 @@
 //! KeyService's log as a file that is verified without the service: what an auditor keeps, and hands to others.
 //!
 //! The file has one JSON object on each line: first which service and whose view it is, then the entries (shown, or only their
-//! digest), then the end as the service signed it. What a line says for people (`at`, `what`) is not looked at when the file is
-//! verified; it follows from `shown`, which is.
+//! digest), then the end as the service signed it. What a line says for people (`at`, `what`) follows from `shown`, which the chain covers; it
+//! may be left out, and where it stands it must say the same: a person reads it and believes that it was verified.
 
 mod describe;
 mod file;
@@ -59,6 +59,14 @@ pub enum AuditError {
         expected: u64,
         /// Which came.
         found: u64,
+    },
+    /// What a line says for people is not what the chain covers.
+    #[error(
+        "line {line} says something else for people than the log does: it was changed, or another version of sesemi wrote it"
+    )]
+    Reworded {
+        /// Its number, from 1.
+        line: u64,
     },
     /// The service's key and its id do not belong together.
     #[error("the service's public key is not that of the service {0}")]

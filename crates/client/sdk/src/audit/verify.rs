@@ -170,6 +170,9 @@ impl<'e> Walk<'e> {
             }
             AuditItem::Hidden(_) => self.verified.hidden = self.verified.hidden.saturating_add(1),
         }
+        if !line.is_worded_as(&item) {
+            return Err(AuditError::Reworded { line: number });
+        }
         self.at = extend(&self.at, &item.digest());
         Ok(())
     }
@@ -263,6 +266,9 @@ impl<'e> Walk<'e> {
                 found: format!("{} (entry {})", self.at.chain.short(), self.at.sequence),
                 signed: signed.chain.short(),
             });
+        }
+        if (end.entry, &end.chain) != (signed.sequence, &signed.chain.to_string()) {
+            return Err(AuditError::Reworded { line: number });
         }
         if let Some((who, point)) = self.expected.get(self.met) {
             return Err(AuditError::Behind {
