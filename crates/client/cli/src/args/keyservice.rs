@@ -18,8 +18,8 @@ pub enum KeyserviceCommand {
         /// A custodian's id; 2 to 16 of them, each registered.
         #[arg(long = "custodian", required = true, value_name = "ID")]
         custodians: Vec<String>,
-        /// How many of them act together.
-        #[arg(long, value_name = "NUMBER")]
+        /// How many of them act together: 2 to all.
+        #[arg(long, value_name = "NUMBER", value_parser = clap::value_parser!(u8).range(2..=16))]
         threshold: u8,
         /// Who, and where.
         #[command(flatten)]

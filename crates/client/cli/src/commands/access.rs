@@ -99,13 +99,33 @@ async fn grant(args: GrantArgs) -> Result<(), CliError> {
 async fn revoke(grants: Vec<u64>, owner: Option<&str>, who: Who) -> Result<(), CliError> {
     let mut actor = who.connect().await?;
     let owner = actor.principal(owner)?;
+    let before = actor.client.grants(owner, None).await;
+    let before = before.during("list the grants")?;
     actor
         .client
         .revoke(owner, grants.iter().copied())
         .await
         .during("revoke the grants")?;
-    let value = object([("revoked", grants.clone().into())]);
-    actor.done(&format!("revoked {}", joined(&grants)), value)
+    let left = left_by(&before, &grants);
+    let rows: Vec<[String; 6]> = left.iter().copied().map(row).collect();
+    let mut people = format!("revoked {}", joined(&grants));
+    if !left.is_empty() {
+        let rows = table(GRANT_COLUMNS, &rows);
+        people = format!("{people}; these of the same models stay:\n{rows}");
+    }
+    let remaining: Vec<serde_json::Value> = left.iter().copied().map(to_json).collect();
+    let value = object([("revoked", grants.into()), ("remaining", remaining.into())]);
+    actor.done(&people, value)
+}
+
+/// The grants of the models that the `revoked` ones were for, without these: who revokes one often means them all.
+fn left_by<'g>(before: &'g [GrantView], revoked: &[u64]) -> Vec<&'g GrantView> {
+    let (gone, others): (Vec<_>, Vec<_>) =
+        before.iter().partition(|grant| revoked.contains(&grant.id));
+    others
+        .into_iter()
+        .filter(|other| gone.iter().any(|gone| gone.model == other.model))
+        .collect()
 }
 
 async fn list(
@@ -129,9 +149,11 @@ async fn list(
     let grants = grants.during("list the grants")?;
     let rows: Vec<[String; 6]> = grants.iter().map(row).collect();
     let value: Vec<serde_json::Value> = grants.iter().map(to_json).collect();
-    let people = table(["ID", "MODEL", "FOR", "CODE", "UNTIL", "NOTE"], &rows);
+    let people = table(GRANT_COLUMNS, &rows);
     actor.show(&value.into(), &people)
 }
+
+const GRANT_COLUMNS: [&str; 6] = ["ID", "MODEL", "FOR", "CODE", "UNTIL", "NOTE"];
 
 fn row(grant: &GrantView) -> [String; 6] {
     [
@@ -178,7 +200,8 @@ async fn explain(args: ExplainArgs) -> Result<(), CliError> {
         .explain(user, model.clone(), code, key)
         .await
         .during("ask why")?;
-    let findings: Vec<[String; 2]> = explanation.findings.iter().map(finding).collect();
+    let findings = explanation.findings.iter().map(finding);
+    let findings: Vec<[String; 2]> = findings.chain(missing(&explanation)).collect();
     let value = serde_json::json!({
         "allowed": explanation.allowed.as_ref().map(ToString::to_string),
         "refused": explanation.refused.map(|code| code.as_str()),
@@ -255,6 +278,24 @@ fn finding(finding: &Finding) -> [String; 2] {
     }
 }
 
+/// A row for what there is none of: nothing is said about it otherwise.
+fn missing(explanation: &Explanation) -> Option<[String; 2]> {
+    let is_grant = |finding: &Finding| matches!(finding, Finding::Grant { .. });
+    let is_key = |finding: &Finding| matches!(finding, Finding::RequestKey { .. });
+    let [what, is] = match explanation.refused? {
+        RefusalCode::NotGranted if !explanation.findings.iter().any(is_grant) => [
+            "grant",
+            "is not there: the owner runs `sesemi access grant`",
+        ],
+        RefusalCode::NoRequestKey if !explanation.findings.iter().any(is_key) => [
+            "request key",
+            "is not there: the user runs `sesemi key deposit`",
+        ],
+        _ => return None,
+    };
+    Some([what.to_owned(), is.to_owned()])
+}
+
 fn grant_verdict(verdict: GrantVerdict) -> &'static str {
     match verdict {
         GrantVerdict::Allows => "allows it",
@@ -307,5 +348,54 @@ mod tests {
         for bad in ["", "2", "model", "model/", "model/x", "other/1"] {
             assert!(key_name(bad).is_err(), "{bad}");
         }
+    }
+
+    fn grant(id: u64, model: &str) -> GrantView {
+        GrantView {
+            id,
+            model: format!("{}/{model}", "ab".repeat(32)).parse().unwrap(),
+            versions: GrantedVersions::All,
+            subject: Subject::Group("clinic".parse().unwrap()),
+            codes: vec![],
+            expires: None,
+            note: String::new(),
+            by: "cd".repeat(32).parse().unwrap(),
+        }
+    }
+
+    #[test]
+    fn a_revocation_shows_what_it_leaves_of_the_same_models() {
+        let before = [grant(1, "a"), grant(2, "b"), grant(3, "a"), grant(4, "c")];
+        let left = |revoked: &[u64]| -> Vec<u64> {
+            left_by(&before, revoked).iter().map(|g| g.id).collect()
+        };
+        assert_eq!(left(&[1]), [3]);
+        assert_eq!(left(&[1, 2]), [3]);
+        assert_eq!(left(&[1, 3]), [0u64; 0]);
+        assert_eq!(left(&[9]), [0u64; 0]);
+    }
+
+    #[test]
+    fn what_there_is_none_of_has_a_row_too() {
+        let explanation = |refused, findings| Explanation {
+            allowed: None,
+            refused: Some(refused),
+            seconds: 0,
+            findings,
+        };
+        let grants = explanation(RefusalCode::NotGranted, vec![Finding::User(true)]);
+        assert!(missing(&grants).unwrap()[1].contains("access grant"));
+        let judged = Finding::Grant {
+            id: 1,
+            verdict: GrantVerdict::Expired,
+        };
+        assert_eq!(
+            missing(&explanation(RefusalCode::NotGranted, vec![judged.clone()])),
+            None
+        );
+        let keys = explanation(RefusalCode::NoRequestKey, vec![judged]);
+        assert!(missing(&keys).unwrap()[1].contains("key deposit"));
+        let unknown = explanation(RefusalCode::UnknownPrincipal, vec![]);
+        assert_eq!(missing(&unknown), None);
     }
 }

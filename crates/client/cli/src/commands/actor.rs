@@ -41,7 +41,7 @@ impl Who {
 }
 
 impl Actor {
-    /// Keeps what was seen, and says what was done, with the receipt for programs.
+    /// Keeps what was seen, and says what was done in the first line of `people`, with the receipt for programs.
     pub(super) fn done(
         &self,
         people: &str,
@@ -56,7 +56,8 @@ impl Actor {
             value.insert("receipt".into(), hex::encode(&last.signed.receipt).into());
             entry = format!(" (log entry {sequence})");
         }
-        self.show(&value.into(), &format!("{people}{entry}"))
+        let (done, rest) = people.split_at(people.find('\n').unwrap_or(people.len()));
+        self.show(&value.into(), &format!("{done}{entry}{rest}"))
     }
 
     /// Keeps what was seen, and prints a result.

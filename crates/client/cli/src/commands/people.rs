@@ -49,12 +49,12 @@ async fn member(
         let client = &mut actor.client;
         let done = client.add_member(owner, group.clone(), user).await;
         done.during("put the user into the group")?;
-        format!("{user} is in the group {group}")
+        format!("{user} is in the group {owner}/{group}")
     } else {
         let client = &mut actor.client;
         let done = client.remove_member(owner, group.clone(), user).await;
         done.during("take the user out of the group")?;
-        format!("{user} is no longer in the group {group}")
+        format!("{user} is no longer in the group {owner}/{group}")
     };
     actor.done(&people, value)
 }
