@@ -8,6 +8,7 @@
 //! - [`service`]: calls in, replies out; owns state and log;
 //! - [`start`], [`takeover`], [`locked`]: how a service comes up: opened, taken over from a predecessor, recovered;
 //! - [`server`]: attested channels, with a bound for everything; [`limits`]: how often each caller may ask;
+//!   [`quota`]: how much it may hold at once;
 //! - [`admin`]: health, metrics and backups for the operator; [`metrics`]: what may be counted;
 //! - [`config`]: the command line.
 
@@ -31,6 +32,7 @@ pub mod limits;
 pub mod locked;
 pub mod log;
 pub mod metrics;
+pub mod quota;
 pub mod server;
 pub mod service;
 pub mod start;

@@ -51,6 +51,10 @@ pub struct Metrics {
     pub stale: Counter,
     /// Connections and calls that came too often.
     pub rate_limited: Counter,
+    /// Connections closed for want of a place.
+    pub crowded: Counter,
+    /// How far the host's clock is behind the log's time, in seconds.
+    pub clock_behind: Gauge<u64, AtomicU64>,
     /// Questions by reason.
     pub queries: Family<Outcome, Counter>,
     /// Time from a command to its receipt, in seconds.
@@ -75,6 +79,8 @@ impl Metrics {
         let writable = Gauge::default();
         let stale = Counter::default();
         let rate_limited = Counter::default();
+        let crowded = Counter::default();
+        let clock_behind = Gauge::default();
         let queries = Family::default();
         let command_seconds = Histogram::new(exponential_buckets(0.000_1, 2.0, 16));
         let release_seconds = Histogram::new(exponential_buckets(0.000_002, 2.0, 16));
@@ -114,6 +120,17 @@ impl Metrics {
             "Connections and calls that came too often",
             rate_limited.clone(),
         );
+        registry.register(
+            "crowded",
+            "Connections closed because their address, or principals together, hold as many as they may",
+            crowded.clone(),
+        );
+        registry.register_with_unit(
+            "clock_behind",
+            "How far the host's clock is behind the latest time in the log",
+            Unit::Seconds,
+            clock_behind.clone(),
+        );
         registry.register("queries", "Questions by outcome", queries.clone());
         registry.register_with_unit(
             "release_duration",
@@ -133,6 +150,8 @@ impl Metrics {
             writable,
             stale,
             rate_limited,
+            crowded,
+            clock_behind,
             queries,
             command_seconds,
             release_seconds,

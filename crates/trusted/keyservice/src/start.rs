@@ -21,8 +21,10 @@ use zeroize::Zeroizing;
 
 use crate::log::snapshot::{SnapshotError, Snapshots};
 use crate::log::{Draft, FileStorage, Log, LogError, Opened, Start, Storage};
+use crate::quota::Quota;
+use crate::service::pages::Pages;
 use crate::service::releases::Recorder;
-use crate::service::writer::{QUEUE, Snapshot, Writer};
+use crate::service::writer::{QUEUE, QUEUE_OF_ONE, Snapshot, Writer};
 use crate::service::{KeyService, Resources};
 use crate::state::{ReplayError, State};
 use crate::unlock::{Recovery, UnlockError, UnlockFolder, Unlocked};
@@ -525,6 +527,8 @@ impl Parts {
             work,
             recorder,
             limits: Mutex::new(limits),
+            waiting: Quota::new(QUEUE_OF_ONE),
+            pages: Pages::default(),
             clock,
             metrics,
             lease_seconds,

@@ -50,10 +50,17 @@ impl KeyService {
         let sequence = authentic.command.sequence;
         let digest = Digest::of(&signed);
         let (answer, answered) = oneshot::channel();
+        let place = self.waiting.take(&signer, || ()).ok_or_else(|| {
+            self.metrics.rate_limited.inc();
+            let detail =
+                "too many commands of this principal wait; send the next one when one is answered";
+            Refusal::new(RefusalCode::Busy, detail)
+        })?;
         let submission = Submission {
             authentic,
             signed: signed.clone(),
             answer,
+            place,
         };
         let point = match self.hand_in(submission, answered).await {
             Err(Denied::SequenceBehind(last)) => self

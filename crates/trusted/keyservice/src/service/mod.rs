@@ -2,7 +2,8 @@
 //! and then go through one thread that owns the log, many in one durable write.
 //!
 //! - [`commands`]: from signed bytes to a receipt; [`writer`]: the thread that owns the log;
-//! - [`releases`]: keys for enclaves, and what is recorded of it; [`questions`]: what principals ask;
+//! - [`releases`]: keys for enclaves, and what is recorded of it; [`questions`]: what principals ask; [`pages`]: turns at
+//!   reading the log for them;
 //! - [`handover`]: to a successor that custodians approved.
 //!
 //! [`crate::start`] makes a service.
@@ -17,23 +18,30 @@ use sesemi_attest::freshness::FreshnessFloor;
 use sesemi_protocol::receipt::{Head, Point, StatePoint};
 use sesemi_protocol::wire::{CallBody, ReplyBody, ServiceStatus, UpgradeStatus};
 use sesemi_protocol::{
-    Entropy, PrincipalId, Refusal, RefusalCode, SecretKey, ServiceId, SigningIdentity,
+    Entropy, PrincipalId, Refusal, RefusalCode, SecretKey, ServiceId, SigningIdentity, command,
+    query,
 };
 use tokio::sync::{mpsc, watch};
 
 use crate::limits::Limits;
 use crate::log::{Agreement, LogError, Reader};
 use crate::metrics::Metrics;
+use crate::quota::Quota;
 use crate::state::State;
 
 pub mod commands;
 pub mod handover;
+pub mod pages;
 pub mod questions;
 pub mod releases;
 pub mod writer;
 
+use pages::Pages;
 use releases::Recorder;
 use writer::Work;
+
+/// How far the clock may be behind the log before somebody is told, in seconds.
+const CLOCK_BEHIND: u64 = 60;
 
 /// What the service needs from outside.
 #[derive(Clone)]
@@ -69,6 +77,9 @@ pub struct KeyService {
     pub(crate) work: mpsc::Sender<Work>,
     pub(crate) recorder: Arc<Recorder>,
     pub(crate) limits: Mutex<Limits<PrincipalId>>,
+    /// Commands of each principal that wait for the log.
+    pub(crate) waiting: Quota<PrincipalId>,
+    pub(crate) pages: Pages,
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) lease_seconds: u32,
@@ -117,11 +128,27 @@ impl KeyService {
         }
     }
 
-    /// Records renewals that were only counted, keeps the freshness floor if it rose, and wipes request keys that have ended:
-    /// called every minute or so.
+    /// Records renewals that were only counted, keeps the freshness floor if it rose, wipes request keys that have ended, and looks
+    /// at the clock: called every minute or so.
     pub fn keep(&self) {
         self.recorder.count_renewals();
+        self.look_at_clock();
         let _ = self.work.try_send(Work::Keep);
+    }
+
+    /// The time comes from the host and never goes back: a host that sets its clock back revives nothing that has ended. So once the
+    /// clock was ahead, time stands still here until it is that late again: what should end later has ended already, and leases
+    /// and expiries given meanwhile count from there. Only a person can tell which of the two times is wrong.
+    fn look_at_clock(&self) {
+        let clock = self.clock.unix_seconds();
+        let behind = read(&self.state).time(clock).saturating_sub(clock);
+        self.metrics.clock_behind.set(behind);
+        if behind > CLOCK_BEHIND {
+            tracing::warn!(
+                behind,
+                "THE CLOCK IS BEHIND THE LOG, in seconds: it was ahead before, or was set back; time stands still until it catches up"
+            );
+        }
     }
 
     /// Carries out what is queued, records what waits, writes a snapshot, then closes the log.
@@ -147,6 +174,23 @@ impl KeyService {
             CallBody::HandOver { policy } => self.hand_over(peer, policy),
             CallBody::Retire { policy } => self.retire(peer, policy).await,
         }
+    }
+
+    /// Whether a call comes from nobody in particular: it is of those that nobody signs, or names a signer that is not registered.
+    /// Looked at before any signature is verified, so somebody else may have signed a call that says a registered principal did.
+    /// Enclaves are known by their evidence.
+    #[must_use]
+    pub fn is_strangers(&self, peer: &Peer, call: &CallBody) -> bool {
+        let claimed = match call {
+            CallBody::Submit { signed, .. } => command::parse(signed)
+                .ok()
+                .map(|command| command.claimed_principal()),
+            CallBody::Query(signed) => query::parse(signed)
+                .ok()
+                .map(|query| query.claimed_principal()),
+            _ => return *peer == Peer::Principal,
+        };
+        claimed.is_none_or(|id| read(&self.state).principals().get(&id).is_none())
     }
 
     fn status(&self, seen: Point) -> ReplyBody {
@@ -217,9 +261,10 @@ impl KeyService {
     /// Takes one from what a principal may do now.
     fn within_limits(&self, principal: &PrincipalId) -> Result<(), Refusal> {
         let mut limits = lock(&self.limits);
-        limits
-            .check(principal, Instant::now())
-            .map_err(|retry| Refusal::new(RefusalCode::Busy, retry))
+        limits.check(principal, Instant::now()).map_err(|retry| {
+            self.metrics.rate_limited.inc();
+            Refusal::new(RefusalCode::Busy, retry)
+        })
     }
 }
 

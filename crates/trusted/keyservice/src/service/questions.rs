@@ -57,9 +57,8 @@ impl KeyService {
                 answers::may_audit(&read(&self.state), asker, &of)?;
                 let service = self.clone();
                 // Reading a page unseals up to a thousand entries.
-                tokio::task::spawn_blocking(move || service.audit_page(&of, after))
-                    .await
-                    .unwrap_or_else(|_| Err(RefusalCode::Internal.into()))
+                let read = move || service.audit_page(&of, after);
+                self.pages.read(read).await
             }
             _ => Err(RefusalCode::Internal.into()),
         }

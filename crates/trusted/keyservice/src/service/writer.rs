@@ -29,12 +29,16 @@ use super::releases::Recorder;
 use crate::log::snapshot::Snapshots;
 use crate::log::{Draft, Log, LogError, Start};
 use crate::metrics::Metrics;
+use crate::quota::Held;
 use crate::start::{SNAPSHOTS, Setup};
 use crate::state::{Authentic, Secret, State};
 use crate::unlock::{Scheme, Share, ShareError, UnlockError, split};
 
 /// Commands that may wait; beyond it callers are told to come back.
 pub const QUEUE: usize = 1024;
+/// Commands of one principal that may wait. Whoever sends more at once gains nothing, since they go one a write, and would take
+/// the places of others.
+pub const QUEUE_OF_ONE: usize = 32;
 /// Commands in one batch, at most.
 const MAX_BATCH: usize = 256;
 /// Releases recorded in one batch, at most.
@@ -74,6 +78,8 @@ pub struct Submission {
     pub signed: Vec<u8>,
     /// Gets the point of the log after it.
     pub answer: oneshot::Sender<Result<Point, Denied>>,
+    /// Its place among those of its signer, held until it is answered, also if nobody waits for that any more.
+    pub place: Held<PrincipalId>,
 }
 
 /// Why a command was not carried out.

@@ -13,6 +13,7 @@ mod commands;
 mod custodians;
 mod keys_stay;
 mod questions;
+mod queue;
 mod revocation;
 mod rollback;
 mod world;
