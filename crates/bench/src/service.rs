@@ -11,7 +11,7 @@ use sesemi_attest::session::KeyServiceSession;
 use sesemi_attest::{AppraisalPolicy, Attester as _, SealBinding};
 use sesemi_keyservice::limits::{Limits, Rate};
 use sesemi_keyservice::metrics::Metrics;
-use sesemi_keyservice::server::{Bounds, Server};
+use sesemi_keyservice::server::{AddressLimits, Bounds, Server};
 use sesemi_keyservice::service::writer::SNAPSHOT_EVERY;
 use sesemi_keyservice::service::{KeyService, Resources};
 use sesemi_keyservice::start::{Opening, Setup};
@@ -81,8 +81,17 @@ impl Running {
         let service = Arc::new(open(lab, &setup(lab, folder)?, metrics.clone())?);
         let acceptor = lab.acceptor(service.identity().clone())?;
         let rate = Rate::new(NonZeroU32::MAX, Duration::from_nanos(1))?;
-        let addresses = Limits::new(rate, rate, NonZeroUsize::MIN);
-        let bounds = Bounds::default();
+        let unlimited = Limits::new(rate, rate, NonZeroUsize::MIN);
+        let addresses = AddressLimits {
+            connections: unlimited.clone(),
+            strangers: unlimited,
+        };
+        // All load comes from one address.
+        let bounds = Bounds {
+            per_address: usize::MAX,
+            handshakes_per_address: Bounds::default().handshakes,
+            ..Bounds::default()
+        };
         let server = Server::new(
             acceptor,
             service.clone(),

@@ -75,6 +75,8 @@ impl Running {
             .args(["--admin-listen", "127.0.0.1:0"])
             .args(["--commands-per-second", "1000000"])
             .args(["--connections-per-second", "1000000"])
+            .args(["--strangers-per-second", "1000000"])
+            .args(["--connections-per-address", "1024"])
             .args(["--snapshot-every", &SNAPSHOT_EVERY.to_string()])
             .arg("--state")
             .arg(lab.state())

@@ -10,6 +10,7 @@ use sesemi_process::settings::{SettingsError, read_file, within};
 use sesemi_process::trust::TrustSettings;
 use sesemi_protocol::CodeIdentityDigest;
 
+use crate::server::PER_ADDRESS;
 use crate::service::writer::SNAPSHOT_EVERY;
 
 /// KeyService: keeps model and request keys and releases them only to approved enclaves.
@@ -89,6 +90,17 @@ struct Settings {
         value_name = "N"
     )]
     connections_per_second: Option<u32>,
+    /// Connections that each address may have at once, 1 to 1024; raise it if many come from behind one address [default: 128].
+    #[arg(
+        long,
+        env = "SESEMI_KEYSERVICE_CONNECTIONS_PER_ADDRESS",
+        value_name = "N"
+    )]
+    connections_per_address: Option<u32>,
+    /// Calls of whoever is not registered, registrations and status among them, that each address may send, a second; ten times
+    /// as many at once [default: 100].
+    #[arg(long, env = "SESEMI_KEYSERVICE_STRANGERS_PER_SECOND", value_name = "N")]
+    strangers_per_second: Option<u32>,
     /// Entries of the log after which a new snapshot is written [default: 50000]. For tests, which cannot wait for so many.
     #[arg(
         long,
@@ -129,6 +141,10 @@ pub struct Config {
     pub commands_per_second: u32,
     /// Connections of one address, a second.
     pub connections_per_second: u32,
+    /// Connections of one address at once.
+    pub connections_per_address: usize,
+    /// Calls of one address that no enclave and no registered principal sends, a second.
+    pub strangers_per_second: u32,
     /// Entries after which a new snapshot is made.
     pub snapshot_every: NonZeroU64,
     /// From whom to take over.
@@ -188,6 +204,21 @@ impl ServeArgs {
                 set.connections_per_second,
                 file.connections_per_second,
             )?,
+            connections_per_address: within(
+                "connections-per-address",
+                set.connections_per_address
+                    .or(file.connections_per_address)
+                    .map_or(PER_ADDRESS, |most| {
+                        usize::try_from(most).unwrap_or(usize::MAX)
+                    }),
+                1..=1024,
+                "1 to 1024",
+            )?,
+            strangers_per_second: per_second(
+                "strangers-per-second",
+                set.strangers_per_second,
+                file.strangers_per_second,
+            )?,
             snapshot_every: set
                 .snapshot_every
                 .or(file.snapshot_every)
@@ -244,6 +275,26 @@ mod tests {
     fn a_mistake_in_the_file_is_shown_with_its_line() {
         let error = resolve("state = \"keys\"\nlease-secs = 10\n", &[]).unwrap_err();
         assert!(error.to_string().contains("line 2"), "{error}");
+    }
+
+    #[test]
+    fn limits_of_addresses_have_defaults_and_bounds() {
+        let config = resolve("state = \"keys\"", &[]).unwrap();
+        assert_eq!(config.connections_per_address, PER_ADDRESS);
+        assert_eq!(config.strangers_per_second, 100);
+        let file = "state = \"keys\"\nconnections-per-address = 1024\nstrangers-per-second = 1\n";
+        let config = resolve(file, &["--strangers-per-second", "2"]).unwrap();
+        assert_eq!(config.connections_per_address, 1024);
+        assert_eq!(config.strangers_per_second, 2);
+        for most in ["0", "1025", "4294967295"] {
+            let error = resolve(file, &["--connections-per-address", most]).unwrap_err();
+            let error = error.to_string();
+            assert!(
+                error.contains("connections-per-address must be 1 to 1024"),
+                "{error}"
+            );
+        }
+        assert!(resolve(file, &["--strangers-per-second", "0"]).is_err());
     }
 
     #[test]

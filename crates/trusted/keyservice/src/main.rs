@@ -22,7 +22,8 @@ use sesemi_keyservice::locked::LockedService;
 use sesemi_keyservice::log::restore;
 use sesemi_keyservice::log::{LogError, backup::BackupError};
 use sesemi_keyservice::metrics::Metrics;
-use sesemi_keyservice::server::{Bounds, Server};
+use sesemi_keyservice::server::{AddressLimits, Bounds, Server};
+use sesemi_keyservice::service::pages::PAGES;
 use sesemi_keyservice::service::{KeyService, Resources};
 use sesemi_keyservice::start::{DATABASE, How, Opening, Setup, StartError};
 use sesemi_keyservice::takeover::{TakeOverError, take_over};
@@ -44,6 +45,10 @@ const THREADS: usize = 2;
 /// Threads that wait for the TEE's evidence, which it makes one piece at a time, and that read pages of the log. Fixed for the same
 /// reason.
 const BLOCKING_THREADS: usize = 4;
+/// Backups at once.
+const BACKUPS: usize = 1;
+// However many pages and backups are asked for, a thread is left for evidence, without which nobody connects.
+const _: () = assert!(PAGES + BACKUPS < BLOCKING_THREADS);
 /// How often what waits to be recorded is recorded.
 const TICK: Duration = Duration::from_millis(200);
 /// How often renewals are recorded, the freshness floor is kept, and ended keys are wiped.
@@ -335,15 +340,16 @@ impl Program {
             Arc::new(SystemClock),
             Arc::new(SystemEntropy::new()),
         )?;
-        let addresses = limits(self.config.connections_per_second, 10)?;
+        let addresses = AddressLimits {
+            connections: limits(self.config.connections_per_second, 10)?,
+            strangers: limits(self.config.strangers_per_second, 10)?,
+        };
+        let bounds = Bounds {
+            per_address: self.config.connections_per_address,
+            ..Bounds::default()
+        };
         let metrics = self.metrics.clone();
-        Ok(Server::new(
-            acceptor,
-            service,
-            metrics,
-            Bounds::default(),
-            addresses,
-        ))
+        Ok(Server::new(acceptor, service, metrics, bounds, addresses))
     }
 
     fn admin(&self, service: Option<Arc<KeyService>>, stop: &watch::Receiver<bool>) -> Arc<Admin> {
@@ -352,7 +358,7 @@ impl Program {
             service,
             folder: self.config.state.clone(),
             stopping: stop.clone(),
-            backups: Arc::new(Semaphore::new(1)),
+            backups: Arc::new(Semaphore::new(BACKUPS)),
         })
     }
 

@@ -1,21 +1,24 @@
 //! Attested channels, with a bound for everything: handshakes under way, open channels, silence, calls.
 //!
-//! One connection is one task. Whatever it sends, or fails to send, ends that task at most.
+//! One connection is one task. Whatever it sends, or fails to send, ends that task at most. What one address can take of what all
+//! share is bounded too: its connections at once and by time, its handshakes, and its calls as long as nobody answers for them.
+//! Some channels only enclaves can get: however many principals connect, instances go on renewing their leases.
 
-use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use sesemi_attest::channel::{Acceptor, Channel, ChannelError, Peer};
 use sesemi_protocol::wire::{Call, CallBody, Reply, ReplyBody};
+use sesemi_protocol::{Refusal, RefusalCode};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::{Semaphore, SemaphorePermit, watch};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 
-use crate::limits::{Limits, Network};
+use crate::limits::{Limits, Network, RetryAfter};
 use crate::locked::LockedService;
 use crate::metrics::Metrics;
+use crate::quota::{Held, Quota};
 use crate::service::KeyService;
 
 /// What is served on the channels.
@@ -26,6 +29,10 @@ pub trait Answers: Send + Sync + 'static {
         peer: &Peer,
         call: CallBody,
     ) -> impl Future<Output = ReplyBody> + Send;
+
+    /// Whether a call comes from nobody in particular: neither from an enclave, nor in the name of a registered principal. It is
+    /// asked before any signature is verified, and must cost little.
+    fn is_strangers(&self, peer: &Peer, call: &CallBody) -> bool;
 }
 
 impl Answers for KeyService {
@@ -36,11 +43,20 @@ impl Answers for KeyService {
     ) -> impl Future<Output = ReplyBody> + Send {
         Self::answer(self, peer, call)
     }
+
+    fn is_strangers(&self, peer: &Peer, call: &CallBody) -> bool {
+        Self::is_strangers(self, peer, call)
+    }
 }
 
 impl Answers for LockedService {
     async fn answer(self: &Arc<Self>, peer: &Peer, call: CallBody) -> ReplyBody {
         Self::answer(self, peer, call)
+    }
+
+    /// It knows no principals yet.
+    fn is_strangers(&self, peer: &Peer, _: &CallBody) -> bool {
+        *peer == Peer::Principal
     }
 }
 
@@ -49,8 +65,20 @@ impl Answers for LockedService {
 pub struct Bounds {
     /// Channels open at once.
     pub channels: usize,
+    /// Channels of these that are kept for enclaves. Who is one is known only after the handshake, so a principal that finds
+    /// the others taken is closed after its own. Closing the longest idle channel instead would let whoever connects most often
+    /// throw out everybody else.
+    pub reserve: usize,
+    /// Connections of one address at once, with a channel or on the way to one.
+    pub per_address: usize,
+    /// Connections on the way to a channel; beyond it they wait in the kernel's queue.
+    pub arriving: usize,
     /// Handshakes under way at once. Each costs a millisecond or two of CPU before the peer is known.
     pub handshakes: usize,
+    /// Handshakes of one address under way at once: those that say nothing hold up their own address only.
+    pub handshakes_per_address: usize,
+    /// Longest wait for a place among the handshakes.
+    pub handshake_wait: Duration,
     /// Longest handshake, start to end.
     pub handshake: Duration,
     /// Longest silence of an enclave, which renews its leases now and then.
@@ -64,11 +92,19 @@ pub struct Bounds {
     pub reply: Duration,
 }
 
+/// Connections of one address at once, unless the operator says otherwise: an eighth of all channels.
+pub const PER_ADDRESS: usize = 128;
+
 impl Default for Bounds {
     fn default() -> Self {
         Self {
             channels: 1024,
+            reserve: 256,
+            per_address: PER_ADDRESS,
+            arriving: 256,
             handshakes: 64,
+            handshakes_per_address: 16,
+            handshake_wait: Duration::from_secs(15),
             handshake: Duration::from_secs(15),
             enclave_silence: Duration::from_secs(3600),
             principal_silence: Duration::from_secs(60),
@@ -78,6 +114,15 @@ impl Default for Bounds {
     }
 }
 
+/// How often each address may do what nobody else answers for.
+#[derive(Debug)]
+pub struct AddressLimits {
+    /// Connect.
+    pub connections: Limits<Network>,
+    /// Call without being an enclave or a registered principal, or in the name of one without its key.
+    pub strangers: Limits<Network>,
+}
+
 /// Serves channels.
 #[derive(Debug)]
 pub struct Server<S> {
@@ -85,8 +130,43 @@ pub struct Server<S> {
     service: Arc<S>,
     metrics: Arc<Metrics>,
     bounds: Bounds,
-    /// How often each address may connect.
-    addresses: Mutex<Limits<Network>>,
+    limits: Mutex<AddressLimits>,
+    places: Places,
+}
+
+/// Where connections have their places.
+#[derive(Debug)]
+struct Places {
+    /// Of each address. Its connections share its handshakes.
+    addresses: Quota<Network, Semaphore>,
+    handshakes: Semaphore,
+    /// Channels of enclaves and principals.
+    shared: Semaphore,
+    /// Channels of enclaves alone.
+    reserve: Semaphore,
+}
+
+/// A connection's place among those of its address.
+type Place = Held<Network, Semaphore>;
+
+impl Places {
+    fn new(bounds: &Bounds) -> Self {
+        Self {
+            addresses: Quota::new(bounds.per_address),
+            handshakes: Semaphore::new(bounds.handshakes),
+            shared: Semaphore::new(bounds.channels.saturating_sub(bounds.reserve)),
+            reserve: Semaphore::new(bounds.reserve.min(bounds.channels)),
+        }
+    }
+
+    /// A place for a channel, if there is one for this peer.
+    fn channel(&self, peer: &Peer) -> Option<SemaphorePermit<'_>> {
+        let reserved = match peer {
+            Peer::Enclave(_) => self.reserve.try_acquire().ok(),
+            Peer::Principal => None,
+        };
+        reserved.or_else(|| self.shared.try_acquire().ok())
+    }
 }
 
 impl<S: Answers> Server<S> {
@@ -97,51 +177,68 @@ impl<S: Answers> Server<S> {
         service: Arc<S>,
         metrics: Arc<Metrics>,
         bounds: Bounds,
-        addresses: Limits<Network>,
+        limits: AddressLimits,
     ) -> Self {
         Self {
             acceptor: Arc::new(acceptor),
             service,
             metrics,
             bounds,
-            addresses: Mutex::new(addresses),
+            limits: Mutex::new(limits),
+            places: Places::new(&bounds),
         }
     }
 
-    /// Whether this address may connect now. What costs nothing is checked first: a handshake costs a millisecond.
-    fn may_connect(&self, address: SocketAddr) -> bool {
-        let mut addresses = self
-            .addresses
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner);
-        let allowed = addresses.check(&address.ip().into(), Instant::now());
-        if let Err(retry) = &allowed {
+    /// Takes a token of an address from one of the limits.
+    fn take(
+        &self,
+        network: Network,
+        of: impl FnOnce(&mut AddressLimits) -> &mut Limits<Network>,
+    ) -> Result<(), RetryAfter> {
+        let mut limits = self.limits.lock().unwrap_or_else(PoisonError::into_inner);
+        let taken = of(&mut limits).check(&network, Instant::now());
+        if taken.is_err() {
             self.metrics.rate_limited.inc();
-            tracing::debug!(%retry, "connection refused");
         }
-        allowed.is_ok()
+        taken
+    }
+
+    /// A place for a connection of this address, if it may connect now. What costs nothing is checked first: a handshake costs a
+    /// millisecond.
+    fn admit(&self, network: Network) -> Option<Place> {
+        if let Err(retry) = self.take(network, |limits| &mut limits.connections) {
+            tracing::debug!(%retry, "connection refused");
+            return None;
+        }
+        let lanes = self.bounds.handshakes_per_address;
+        let place = self
+            .places
+            .addresses
+            .take(&network, || Semaphore::new(lanes));
+        if place.is_none() {
+            self.metrics.crowded.inc();
+            tracing::debug!("connection refused: its address has as many as it may");
+        }
+        place
     }
 
     /// Accepts until `stop` turns true, then lets every call that is under way finish.
     pub async fn run(self, listener: TcpListener, mut stop: watch::Receiver<bool>) {
-        let channels = Arc::new(Semaphore::new(self.bounds.channels));
-        let handshakes = Arc::new(Semaphore::new(self.bounds.handshakes));
+        let arriving = Arc::new(Semaphore::new(self.bounds.arriving));
         let server = Arc::new(self);
         let mut tasks = JoinSet::new();
         loop {
-            // Permits first: beyond the bounds, connections wait in the kernel's queue and cost nothing here.
-            let permits = async {
-                let channel = channels.clone().acquire_owned().await;
-                let handshake = handshakes.clone().acquire_owned().await;
-                (channel, handshake, listener.accept().await)
+            // The permit first: beyond the bound, connections wait in the kernel's queue and cost nothing here.
+            let arrival = async {
+                let permit = arriving.clone().acquire_owned().await;
+                (permit, listener.accept().await)
             };
-            let (channel, handshake, accepted) = tokio::select! {
+            let (permit, accepted) = tokio::select! {
                 _ = stop.wait_for(|stop| *stop) => break,
-                accepted = permits => accepted,
+                accepted = arrival => accepted,
             };
-            let tcp = match accepted {
-                Ok((tcp, address)) if server.may_connect(address) => tcp,
-                Ok(_) => continue,
+            let (tcp, network) = match accepted {
+                Ok((tcp, address)) => (tcp, Network::from(address.ip())),
                 Err(error) => {
                     // Out of descriptors, for example. Waiting lets others finish; ending would end the service.
                     tracing::warn!(%error, "cannot accept a connection");
@@ -149,24 +246,36 @@ impl<S: Answers> Server<S> {
                     continue;
                 }
             };
+            let Some(place) = server.admit(network) else {
+                continue;
+            };
             let (server, stop) = (server.clone(), stop.clone());
             tasks.spawn(async move {
-                let handshaken = server.handshake(tcp).await;
-                drop(handshake);
-                if let Some((connection, peer)) = handshaken {
-                    server.metrics.channels.inc();
-                    let ended = server.converse(connection, &peer, stop).await;
-                    server.metrics.channels.dec();
-                    if let Err(error) = ended {
-                        tracing::debug!(%error, "channel ended");
-                    }
+                let arrived = server.arrive(tcp, &place).await;
+                drop(permit);
+                if let Some((channel, peer)) = arrived {
+                    server.serve(channel, &peer, network, stop).await;
                 }
-                drop(channel);
+                drop(place);
             });
             while tasks.try_join_next().is_some() {}
         }
         drop(listener);
         while tasks.join_next().await.is_some() {}
+    }
+
+    /// Waits for its place among the handshakes, its address's first, and has the handshake.
+    async fn arrive(&self, tcp: TcpStream, place: &Place) -> Option<(Channel, Peer)> {
+        let turn = async {
+            let own = place.shared().acquire().await;
+            (own, self.places.handshakes.acquire().await)
+        };
+        let Ok(_turn) = timeout(self.bounds.handshake_wait, turn).await else {
+            self.metrics.crowded.inc();
+            tracing::debug!("no place for a handshake in time");
+            return None;
+        };
+        self.handshake(tcp).await
     }
 
     async fn handshake(&self, tcp: TcpStream) -> Option<(Channel, Peer)> {
@@ -188,10 +297,32 @@ impl<S: Answers> Server<S> {
         }
     }
 
+    /// Serves a peer that is known now, if there is a place for it.
+    async fn serve(
+        &self,
+        channel: Channel,
+        peer: &Peer,
+        network: Network,
+        stop: watch::Receiver<bool>,
+    ) {
+        let Some(_place) = self.places.channel(peer) else {
+            self.metrics.crowded.inc();
+            tracing::warn!("a channel was closed: all places are taken");
+            return channel.close(self.bounds.reply).await;
+        };
+        self.metrics.channels.inc();
+        let ended = self.converse(channel, peer, network, stop).await;
+        self.metrics.channels.dec();
+        if let Err(error) = ended {
+            tracing::debug!(%error, "channel ended");
+        }
+    }
+
     async fn converse(
         &self,
         mut channel: Channel,
         peer: &Peer,
+        network: Network,
         mut stop: watch::Receiver<bool>,
     ) -> Result<(), ChannelError> {
         let silence = match peer {
@@ -207,13 +338,36 @@ impl<S: Answers> Server<S> {
                 received = channel.receive::<Call>(silence) => received?,
             };
             let Some(call) = received else { break };
-            let reply = Reply {
-                number: call.number,
-                body: self.service.answer(peer, call.body).await,
-            };
+            let (body, goes_on) = self.answer(peer, network, call.body).await;
+            let number = call.number;
+            let reply = Reply { number, body };
             channel.send(&reply, self.bounds.reply).await?;
+            if !goes_on {
+                break;
+            }
         }
         channel.close(self.bounds.reply).await;
         Ok(())
+    }
+
+    /// Answers a call, if its address may send one more of this kind; and whether the channel goes on.
+    ///
+    /// A registered principal's calls count as its own (the service sees to that) once its signature has verified. What others
+    /// say in its name must not, so it counts for their address. Refusing it before it is verified would refuse the principal
+    /// that shares the address, so the channel ends instead: the next attempt costs a connection, of which there are few.
+    async fn answer(&self, peer: &Peer, network: Network, call: CallBody) -> (ReplyBody, bool) {
+        let signed = matches!(call, CallBody::Submit { .. } | CallBody::Query(_));
+        let strangers = self.service.is_strangers(peer, &call);
+        if strangers && let Err(retry) = self.take(network, |limits| &mut limits.strangers) {
+            let refusal = Refusal::new(RefusalCode::Busy, retry);
+            return (ReplyBody::Refused(refusal), true);
+        }
+        let reply = self.service.answer(peer, call).await;
+        let forged = signed
+            && !strangers
+            && matches!(&reply, ReplyBody::Refused(refusal)
+                if matches!(refusal.code, RefusalCode::NotAuthentic | RefusalCode::Malformed));
+        let over = forged && self.take(network, |limits| &mut limits.strangers).is_err();
+        (reply, !over)
     }
 }

@@ -1,13 +1,4 @@
-//! A flood of connections that say nothing: they hold places, for a while and no longer, and who came with something to say
-//! is served. And a channel does not live for ever.
-
-#![allow(
-    clippy::unwrap_used,
-    clippy::expect_used,
-    clippy::panic,
-    clippy::indexing_slicing,
-    clippy::arithmetic_side_effects
-)]
+//! KeyService behind a socket, and who connects to it.
 
 use std::net::SocketAddr;
 use std::num::{NonZeroU32, NonZeroUsize};
@@ -15,7 +6,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use sesemi_attest::channel::{Acceptor, Connector, ExpectedService};
+use sesemi_attest::channel::{Acceptor, Channel, Connector, ExpectedService};
 use sesemi_attest::code_identity::SgxMeasurement;
 use sesemi_attest::{
     AppraisalPolicy, Attester, AttesterError, CodeIdentity, Endorsements, Evidence,
@@ -23,18 +14,18 @@ use sesemi_attest::{
 };
 use sesemi_keyservice::limits::{Limits, Rate};
 use sesemi_keyservice::metrics::Metrics;
-use sesemi_keyservice::server::{Bounds, Server};
-use sesemi_keyservice::service::Resources;
+use sesemi_keyservice::server::{AddressLimits, Bounds, Server};
+use sesemi_keyservice::service::{KeyService, Resources};
 use sesemi_keyservice::start::{Opening, Setup};
 use sesemi_protocol::receipt::Point;
 use sesemi_protocol::wire::{Call, CallBody, Reply, ReplyBody};
 use sesemi_protocol::{CodeIdentityDigest, SecretKey, SystemEntropy};
 use sesemi_simtee::{Machine, Measurement};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::watch;
 
 const PROGRAM: &[u8] = b"KeyService";
-const LIMIT: Duration = Duration::from_secs(30);
+pub(crate) const LIMIT: Duration = Duration::from_secs(30);
 
 struct Enclave(Arc<Machine>);
 
@@ -57,9 +48,12 @@ impl Attester for Enclave {
     }
 }
 
-struct Running {
-    address: SocketAddr,
+pub(crate) struct Running {
+    pub(crate) address: SocketAddr,
+    pub(crate) service: Arc<KeyService>,
+    pub(crate) metrics: Arc<Metrics>,
     connector: Connector,
+    enclaves: Connector,
     /// Dropping it would stop the server.
     _stop: watch::Sender<bool>,
 }
@@ -72,7 +66,7 @@ fn verifier(machine: &Machine) -> EvidenceVerifier {
     )
 }
 
-fn connector(machine: &Machine) -> Connector {
+fn connector(machine: &Arc<Machine>, enclave: bool) -> Connector {
     let measured = Measurement::of_elf(PROGRAM);
     let identity = CodeIdentity::sgx(
         verifier(machine).anchor().domain(),
@@ -84,22 +78,29 @@ fn connector(machine: &Machine) -> Connector {
             config_id: measured.config_id,
         },
     );
-    Connector::for_principal(
-        verifier(machine),
-        AppraisalPolicy::reference_values([identity.digest().unwrap()]).unwrap(),
-        AppraisalPolicy::per_release().digest().unwrap(),
-        Arc::new(SystemClock),
-        Arc::new(SystemEntropy::new()),
-    )
-    .unwrap()
+    let policy = AppraisalPolicy::reference_values([identity.digest().unwrap()]).unwrap();
+    let (clock, entropy) = (Arc::new(SystemClock), Arc::new(SystemEntropy::new()));
+    if enclave {
+        let attester = Arc::new(Enclave(machine.clone()));
+        Connector::for_enclave(verifier(machine), policy, clock, entropy, attester).unwrap()
+    } else {
+        let appraised_by = AppraisalPolicy::per_release().digest().unwrap();
+        Connector::for_principal(verifier(machine), policy, appraised_by, clock, entropy).unwrap()
+    }
 }
 
+/// So many at once, and no more for as long as a test takes.
 fn rate<K: Ord + Clone>(burst: u32) -> Limits<K> {
     let rate = Rate::new(NonZeroU32::new(burst).unwrap(), Duration::from_secs(3600)).unwrap();
     Limits::new(rate, rate, NonZeroUsize::new(16).unwrap())
 }
 
-async fn serve(folder: &Path, bounds: Bounds, connections: u32) -> Running {
+pub(crate) async fn serve(
+    folder: &Path,
+    bounds: Bounds,
+    connections: u32,
+    strangers: u32,
+) -> Running {
     let machine = Arc::new(Machine::create(&folder.join("machine"), SystemTime::now()).unwrap());
     let policy = AppraisalPolicy::per_release();
     let metrics = Metrics::new();
@@ -135,73 +136,70 @@ async fn serve(folder: &Path, bounds: Bounds, connections: u32) -> Running {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     let (stop, stopping) = watch::channel(false);
-    let server = Server::new(acceptor, service, metrics, bounds, rate(connections));
+    let limits = AddressLimits {
+        connections: rate(connections),
+        strangers: rate(strangers),
+    };
+    let server = Server::new(acceptor, service.clone(), metrics.clone(), bounds, limits);
     tokio::spawn(server.run(listener, stopping));
     Running {
         address,
-        connector: connector(&machine),
+        service,
+        metrics,
+        connector: connector(&machine, false),
+        enclaves: connector(&machine, true),
         _stop: stop,
     }
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn silent_connections_hold_their_places_no_longer_than_a_handshake_may_take() {
-    let folder = tempfile::tempdir().unwrap();
-    let bounds = Bounds {
-        handshakes: 4,
-        handshake: Duration::from_secs(1),
-        ..Bounds::default()
-    };
-    let running = serve(folder.path(), bounds, 100).await;
-    // Three times as many as there are places: the rest waits in the kernel's queue.
-    let mut silent = Vec::new();
-    for _ in 0..12 {
-        silent.push(TcpStream::connect(running.address).await.unwrap());
+impl Running {
+    /// A principal's channel, or the end that the server made of it.
+    pub(crate) async fn try_principal(&self) -> Option<Channel> {
+        try_connect(&self.connector, self.address).await
     }
-    let connecting = running
-        .connector
-        .connect(running.address, ExpectedService::FirstContact);
-    tokio::time::timeout(LIMIT, connecting)
-        .await
-        .expect("the silent ones made room")
-        .unwrap();
+
+    pub(crate) async fn principal(&self) -> Channel {
+        self.try_principal().await.expect("it is let in")
+    }
+
+    pub(crate) async fn enclave(&self) -> Channel {
+        let connected = try_connect(&self.enclaves, self.address).await;
+        connected.expect("it is let in")
+    }
+
+    /// A connection from another address of this machine that says nothing.
+    pub(crate) async fn silent(&self) -> TcpStream {
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.bind("127.0.0.2:0".parse().unwrap()).unwrap();
+        socket.connect(self.address).await.unwrap()
+    }
+
+    /// Whether the metrics have this line.
+    pub(crate) fn counted(&self, line: &str) -> bool {
+        let metrics = self.metrics.render();
+        metrics.lines().any(|found| found == line)
+    }
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn an_address_that_connects_too_often_costs_no_handshake() {
-    let folder = tempfile::tempdir().unwrap();
-    let running = serve(folder.path(), Bounds::default(), 3).await;
-    let connect = || {
-        let expected = ExpectedService::FirstContact;
-        tokio::time::timeout(LIMIT, running.connector.connect(running.address, expected))
-    };
-    let mut served = 0;
-    for _ in 0..5 {
-        served += u32::from(connect().await.expect("an answer or an end").is_ok());
-    }
-    assert_eq!(served, 3);
+async fn try_connect(connector: &Connector, address: SocketAddr) -> Option<Channel> {
+    let connecting = connector.connect(address, ExpectedService::FirstContact);
+    let connected = tokio::time::timeout(LIMIT, connecting).await;
+    let connected = connected.expect("an answer or an end");
+    connected.ok().map(|connected| connected.channel)
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn a_channel_of_some_age_is_closed_after_its_call_and_its_peer_is_attested_anew() {
-    let folder = tempfile::tempdir().unwrap();
-    let bounds = Bounds {
-        age: Duration::from_secs(1),
-        ..Bounds::default()
-    };
-    let running = serve(folder.path(), bounds, 100).await;
-    for _ in 0..2 {
-        let expected = ExpectedService::FirstContact;
-        let connected = running.connector.connect(running.address, expected).await;
-        let mut channel = connected.unwrap().channel;
-        let call = Call {
-            number: 1,
-            body: CallBody::Status { seen: Point::START },
-        };
-        channel.send(&call, LIMIT).await.unwrap();
-        let reply: Option<Reply> = channel.receive(LIMIT).await.unwrap();
-        assert!(matches!(reply.unwrap().body, ReplyBody::Status(_)));
-        let end: Option<Reply> = channel.receive(LIMIT).await.unwrap();
-        assert!(end.is_none(), "closed properly");
-    }
+/// The answer to one call; `None` if the server closed the channel instead.
+pub(crate) async fn call(channel: &mut Channel, body: CallBody) -> Option<ReplyBody> {
+    let call = Call { number: 1, body };
+    channel.send(&call, LIMIT).await.ok()?;
+    let reply: Option<Reply> = channel.receive(LIMIT).await.ok()?;
+    reply.map(|reply| reply.body)
+}
+
+pub(crate) fn status() -> CallBody {
+    CallBody::Status { seen: Point::START }
+}
+
+pub(crate) async fn has_status(channel: &mut Channel) -> bool {
+    matches!(call(channel, status()).await, Some(ReplyBody::Status(_)))
 }
