@@ -118,7 +118,7 @@ impl Log {
     /// The log's end and how it came there: what a snapshot of the state at this moment is stored with.
     #[must_use]
     pub fn start(&self) -> Start {
-        self.reader.shared.look().known.clone()
+        self.reader.shared.known().clone()
     }
 
     /// Reads this log from any thread.
@@ -175,8 +175,7 @@ impl Log {
         if let Err(error) = written {
             return Err(self.fail(&error, now));
         }
-        let known = &mut shared.change().known;
-        points.iter().for_each(|point| known.push(*point));
+        shared.acknowledge(&points);
         Ok(points)
     }
 
@@ -221,9 +220,9 @@ impl Log {
         if let Err(error) = written {
             return Err(self.fail(&error, now));
         }
-        let mut published = shared.change();
-        published.known.push(point);
-        published.sealer = Arc::new(sealer);
+        // In this order: what is acknowledged can be opened.
+        shared.change().sealer = Arc::new(sealer);
+        shared.acknowledge(&[point]);
         Ok(point)
     }
 
@@ -274,12 +273,12 @@ impl Log {
     }
 
     /// Opens the database anew and removes what was never acknowledged. If it cannot be written, readers get it as the disk has
-    /// it. They wait meanwhile.
+    /// it. They wait meanwhile; the log's end they can still ask.
     fn reopen(&mut self) -> Result<(), LogError> {
         let mut published = self.reader.shared.change();
         // redb refuses everything after an I/O error: only a closed and opened database is of use again.
         drop(published.database.take());
-        let end = published.known.point();
+        let end = self.reader.shared.known().point();
         let opened = database::open(&*self.storage, &self.unsynced)
             .and_then(|database| cut(&database, &published.sealer, end).map(|()| database));
         let (database, result) = match opened {

@@ -13,16 +13,17 @@ use super::{LogError, Opened, Point, database, entry};
 pub(super) struct Shared {
     /// Held for the whole of an append, also while it mends the database.
     pub(super) appending: Mutex<()>,
+    /// The log's end as far as it is acknowledged, and how it came there. By itself, so that it can be asked while a failing disk
+    /// keeps the database closed. Whoever needs both takes this first: the database has all that was acknowledged before.
+    known: RwLock<Start>,
     published: RwLock<Published>,
 }
 
-/// What readers see.
+/// What readers see of the disk.
 #[derive(Debug)]
 pub(super) struct Published {
     /// `None` while a failed one cannot even be read.
     pub(super) database: Option<Database>,
-    /// The log's end as far as it is acknowledged, and how it came there.
-    pub(super) known: Start,
     /// Opens and seals the entries.
     pub(super) sealer: Arc<Sealer>,
 }
@@ -31,13 +32,23 @@ impl Shared {
     pub(super) fn new(database: Database, known: Start, sealer: Sealer) -> Self {
         let published = Published {
             database: Some(database),
-            known,
             sealer: Arc::new(sealer),
         };
         Self {
             appending: Mutex::new(()),
+            known: RwLock::new(known),
             published: RwLock::new(published),
         }
+    }
+
+    pub(super) fn known(&self) -> RwLockReadGuard<'_, Start> {
+        self.known.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Acknowledges entries.
+    pub(super) fn acknowledge(&self, points: &[Point]) {
+        let mut known = self.known.write().unwrap_or_else(PoisonError::into_inner);
+        points.iter().for_each(|point| known.push(*point));
     }
 
     pub(super) fn look(&self) -> RwLockReadGuard<'_, Published> {
@@ -81,7 +92,7 @@ impl Reader {
     /// The log's end, as far as it is acknowledged.
     #[must_use]
     pub fn point(&self) -> Point {
-        self.shared.look().known.point()
+        self.shared.known().point()
     }
 
     /// Reads entry `sequence`, at the cost of verifying up to 32 entries around it.
@@ -109,9 +120,8 @@ impl Reader {
     /// [`LogError`] if the log cannot be read there.
     pub fn agrees(&self, point: Point) -> Result<Agreement, LogError> {
         let (end, known) = {
-            let published = self.shared.look();
-            let known = published.known.chain_at(point.sequence);
-            (published.known.point(), known)
+            let known = self.shared.known();
+            (known.point(), known.chain_at(point.sequence))
         };
         if point.sequence > end.sequence {
             return Ok(Agreement::Behind);
@@ -175,11 +185,12 @@ impl Reader {
     /// One consistent view of everything.
     pub(super) fn view(&self) -> Result<View, LogError> {
         self.retrying(|| {
+            let known = self.shared.known().clone();
             let published = self.shared.look();
             let database = published.database.as_ref().ok_or(LogError::Unreadable)?;
             Ok(View {
                 read: database.begin_read()?,
-                known: published.known.clone(),
+                known,
                 sealer: published.sealer.clone(),
             })
         })
@@ -187,8 +198,8 @@ impl Reader {
 
     /// What reads the entries between the two known points around an entry.
     fn around(&self, sequence: u64) -> Result<(Entries, Point, Point), LogError> {
+        let (from, to) = self.shared.known().around(sequence)?;
         let published = self.shared.look();
-        let (from, to) = published.known.around(sequence)?;
         let database = published.database.as_ref().ok_or(LogError::Unreadable)?;
         let entries = Entries {
             read: database.begin_read()?,

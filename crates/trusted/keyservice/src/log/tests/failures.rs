@@ -1,5 +1,7 @@
 //! Disks that are full, fail to sync, or take no writes at all.
 
+use std::sync::Mutex;
+use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::Duration;
 
 use super::disk::Disk;
@@ -140,6 +142,64 @@ fn a_disk_that_cannot_even_be_read_is_an_error_and_comes_back() {
     disk.state().unreadable = false;
     put(&mut log, b"entry 71", now + LATER).unwrap();
     assert_eq!(reader.verify_all(|_, _| ()).unwrap().sequence, 71);
+}
+
+/// A disk that takes its time to be opened again: it says so, and goes on when it is told to.
+#[derive(Debug)]
+struct SlowToOpen {
+    disk: Disk,
+    opening: Sender<()>,
+    go_on: Mutex<Receiver<()>>,
+}
+
+impl Storage for SlowToOpen {
+    fn open(&self, access: Access) -> std::io::Result<Box<dyn redb::StorageBackend>> {
+        let _ = self.opening.send(());
+        let _ = self.go_on.lock().unwrap().recv();
+        self.disk.open(access)
+    }
+}
+
+#[test]
+fn the_end_of_the_log_is_known_while_a_failing_disk_is_opened_again() {
+    let patience = Duration::from_secs(60);
+    let disk = Disk::default();
+    let ((opening, opened), (go_on, told)) = (channel(), channel());
+    let storage = SlowToOpen {
+        disk: disk.clone(),
+        opening,
+        go_on: Mutex::new(told),
+    };
+    go_on.send(()).unwrap();
+    let (mut log, _) = open_from(Arc::new(storage), &key(), Start::ORIGIN).unwrap();
+    opened.recv().unwrap();
+    extend(&mut log, 5);
+    let (reader, end) = (log.reader(), log.point());
+    disk.state().failing_syncs = 1;
+    let appending = std::thread::spawn(move || {
+        let failed = put(&mut log, b"lost", Instant::now());
+        (log, failed)
+    });
+    opened.recv_timeout(patience).expect("it is opened again");
+    let (answer, answered) = channel();
+    let asking = std::thread::spawn(move || {
+        let newer = Point {
+            sequence: end.sequence + 1,
+            ..end
+        };
+        let agreed = [end, newer].map(|point| reader.agrees(point).unwrap());
+        answer.send((reader.point(), agreed)).unwrap();
+        reader
+    });
+    let known = answered.recv_timeout(patience);
+    // Whatever came of it, the threads end.
+    drop(go_on);
+    let (log, failed) = appending.join().unwrap();
+    let reader = asking.join().unwrap();
+    assert_eq!(known, Ok((end, [Agreement::Same, Agreement::Behind])));
+    assert!(failed.is_err());
+    assert_eq!(log.point(), end);
+    assert_eq!(reader.read(5).unwrap().sequence, 5);
 }
 
 #[test]
