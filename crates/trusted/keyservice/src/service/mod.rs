@@ -137,8 +137,8 @@ impl KeyService {
     }
 
     /// The time comes from the host and never goes back: a host that sets its clock back revives nothing that has ended. So once the
-    /// clock was ahead, time stands still here until it is that late again: what should end later has ended already, and leases
-    /// and expiries given meanwhile count from there. Only a person can tell which of the two times is wrong.
+    /// clock was ahead, time stands still here until it is that late again, and what ends before then has ended. A host can do that,
+    /// as it can stop the service; a person has to see it, who alone can tell which of the two times is wrong.
     fn look_at_clock(&self) {
         let clock = self.clock.unix_seconds();
         let behind = read(&self.state).time(clock).saturating_sub(clock);
