@@ -36,7 +36,6 @@ async fn silent_connections_hold_their_places_no_longer_than_a_handshake_may_tak
 #[tokio::test(flavor = "multi_thread")]
 async fn silent_connections_hold_up_their_own_address_only() {
     let folder = tempfile::tempdir().unwrap();
-    // Nothing that they hold is given back while this test runs.
     let bounds = Bounds {
         handshakes: 4,
         handshakes_per_address: 3,
@@ -51,6 +50,8 @@ async fn silent_connections_hold_up_their_own_address_only() {
     }
     assert!(has_status(&mut running.principal().await).await);
     assert!(has_status(&mut running.enclave().await).await);
+    // And not because the silent ones made room.
+    assert!(running.counted("sesemi_keyservice_failed_handshakes_total 0"));
 }
 
 #[tokio::test(flavor = "multi_thread")]
