@@ -137,7 +137,7 @@ TARGET = array(MODEL_ID, lambda v: VERSION(v) or tstr(ALIAS)(v))
 POINT = record({0: uint(64), 1: ID})
 STATE_POINT = record({0: ID, 1: POINT})
 KEY_NAME = array(uint(1), uint(32))  # a key for the model in question, or for all
-REFUSAL_CODE = lambda v: uint(32)(v) and 1 <= v <= 25
+REFUSAL_CODE = lambda v: uint(32)(v) and 1 <= v <= 26
 REFUSAL = record({0: REFUSAL_CODE, 1: tstr()})
 DATA_TYPE = lambda v: uint(32)(v) and v <= 12
 TENSOR_INFO = record({0: tstr(), 1: DATA_TYPE, 2: list_of(uint(64)), 3: uint(64)})
@@ -152,6 +152,7 @@ VERSIONS = choice({0: array(), 1: array(VERSION), 2: array(tstr(ALIAS))})
 SUBJECT = choice({0: array(ID), 1: array(tstr(NAME))})
 SCOPE = choice({0: array(), 1: array(MODEL_ID)})
 ROLE = uint(1)
+DELEGATION = choice({0: array(list_of(ID)), 1: array()})
 TIME = uint(64)
 ACTION = choice({
     0: array(bstr(32)),
@@ -164,7 +165,7 @@ ACTION = choice({
     7: array(ID, list_of(uint(64))),
     8: array(ID, tstr(NAME), ID),
     9: array(ID, tstr(NAME), ID),
-    10: fields(ID, ROLE, optional=[TIME]),
+    10: fields(ID, DELEGATION, optional=[TIME]),
     11: array(ID, ROLE),
     12: fields(SCOPE, uint(32), ID, list_of(ID), optional=[TIME]),
     13: array(SCOPE, uint(32), TIME),
@@ -192,7 +193,7 @@ GRANT_VIEW = record(
 REQUEST_KEY_VIEW = record({0: SCOPE, 1: uint(32), 2: ID, 3: list_of(ID)}, {4: TIME})
 ALIAS_VIEW = record({0: tstr(ALIAS), 1: VERSION})
 MODEL_VIEW = record({0: tstr(NAME), 1: list_of(VERSION), 2: list_of(ALIAS_VIEW)}, {3: uint(32)})
-PERSON_VIEW = choice({0: array(tstr(NAME), ID), 1: fields(ID, ROLE, optional=[TIME])})
+PERSON_VIEW = choice({0: array(tstr(NAME), ID), 1: fields(ID, DELEGATION, optional=[TIME])})
 FINDING = choice({
     0: array(lambda v: type(v) is bool),
     1: fields(optional=[VERSION]),
@@ -252,7 +253,8 @@ SIZES = [1, 1, 2, 4, 8, 1, 2, 4, 8, 2, 4, 8, 2]
 REFUSALS = (
     "malformed not_authentic unknown_principal unknown_model not_granted no_request_key not_attested replayed "
     "already_exists stale_state wrong_service model_unavailable invalid_input engine_failed busy deadline_exceeded "
-    "keyservice_unavailable internal not_permitted not_found too_many unwritable locked handed_over clock_skew"
+    "keyservice_unavailable internal not_permitted not_found too_many unwritable locked handed_over clock_skew "
+    "code_not_delegated"
 ).split()
 
 
@@ -359,6 +361,11 @@ def role_of(value):
     return ["grantor", "auditor"].index(value["role"])
 
 
+def delegation_of(value):
+    kind, content = variant_of(value)
+    return [0, [unhex_all(content["codes"])]] if kind == "grantor" else [1, []]
+
+
 def action_of(value):
     kind, f = variant_of(value)
     ids = lambda *names: [unhex(f[name]) for name in names]
@@ -377,7 +384,7 @@ def action_of(value):
         "revoke": lambda: [*ids("owner"), f["grants"]],
         "add_member": member,
         "remove_member": member,
-        "delegate": lambda: tuple_of(unhex(f["to"]), role_of(f), f["expires"]),
+        "delegate": lambda: tuple_of(unhex(f["to"]), delegation_of(f["delegation"]), f["expires"]),
         "end_delegation": lambda: [unhex(f["to"]), role_of(f)],
         "put_request_key": lambda: tuple_of(
             scope_of(f["scope"]), f["epoch"], unhex(f["key"]), unhex_all(f["codes"]), f["earlier_end"]
@@ -428,7 +435,7 @@ def person_view_of(value):
     kind, f = variant_of(value)
     if kind == "member":
         return [0, [f["group"], unhex(f["user"])]]
-    return [1, tuple_of(unhex(f["to"]), role_of(f), f["expires"])]
+    return [1, tuple_of(unhex(f["to"]), delegation_of(f["delegation"]), f["expires"])]
 
 
 def finding_of(value):
@@ -896,6 +903,7 @@ def sensible(action):
         5: lambda: len(f) == 1 or 1 <= f[1] <= 3600,
         6: lambda: codes(f[4]) and len(f[6].encode()) <= 256 and not control.search(f[6]),
         7: lambda: 1 <= len(f[1]) <= 256 and ascending(f[1]),
+        10: lambda: f[1][0] == 1 or codes(f[1][1][0]),
         12: lambda: codes(f[3]) and f[1] >= 1,
         14: lambda: 2 <= len(f[0]) <= 16 and ascending(f[0]) and 2 <= f[1] <= len(f[0]),
     }.get(index, lambda: True)()

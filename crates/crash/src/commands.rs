@@ -1,6 +1,6 @@
 //! Commands that somebody could give next: mostly such as are allowed, some that are not.
 
-use sesemi_protocol::command::{Action, GrantedVersions, KeyScope, Role, Subject};
+use sesemi_protocol::command::{Action, Delegation, GrantedVersions, KeyScope, Role, Subject};
 use sesemi_protocol::{
     AliasName, CodeIdentityDigest, Digest, GroupName, ModelId, ModelName, ModelVersion,
     PrincipalId, SecretKey, cbor,
@@ -125,6 +125,16 @@ impl Scene<'_> {
         codes.take(count).copied().collect()
     }
 
+    /// Code that I may grant in somebody's name, as a rule; of what is mine, any.
+    fn codes_for(&mut self, owner: PrincipalId) -> Vec<CodeIdentityDigest> {
+        let approved = self.state.granted_codes(owner, self.me);
+        if approved.is_empty() || owner == self.me || self.random.chance(15) {
+            return self.codes();
+        }
+        let first = self.random.place(approved.len());
+        approved.iter().skip(first).copied().collect()
+    }
+
     fn expires(&mut self) -> Option<u64> {
         self.random.chance(30).then_some(FAR)
     }
@@ -235,7 +245,7 @@ impl Scene<'_> {
             name: model.name,
             versions,
             subject,
-            codes: self.codes(),
+            codes: self.codes_for(owner),
             expires: self.expires(),
             note,
         })
@@ -260,19 +270,24 @@ impl Scene<'_> {
 
     fn people(&mut self) -> Result<Action, CrashError> {
         let to = self.somebody();
-        let role = if self.random.chance(60) {
-            Role::Grantor
+        let delegation = if self.random.chance(60) {
+            Delegation::Grantor {
+                codes: self.codes(),
+            }
         } else {
-            Role::Auditor
+            Delegation::Auditor
         };
         let owner = self.grantor_for();
         Ok(match self.random.below(6) {
             0 => Action::Delegate {
                 to,
-                role,
+                delegation,
                 expires: self.expires(),
             },
-            1 => Action::EndDelegation { to, role },
+            1 => Action::EndDelegation {
+                to,
+                role: delegation.role(),
+            },
             2 => Action::RemoveMember {
                 owner,
                 group: self.group()?,
@@ -361,7 +376,7 @@ impl Scene<'_> {
             },
             _ => Action::Delegate {
                 to: nobody,
-                role: Role::Grantor,
+                delegation: Delegation::Auditor,
                 expires: None,
             },
         })

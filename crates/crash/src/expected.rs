@@ -3,7 +3,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use sesemi_protocol::command::{Action, GrantedVersions, KeyScope, Role, Subject};
+use sesemi_protocol::command::{Action, Delegation, GrantedVersions, KeyScope, Role, Subject};
 use sesemi_protocol::query::{AliasView, GrantView, ModelView, PersonView, RequestKeyView};
 use sesemi_protocol::{
     AliasName, CodeIdentityDigest, Digest, GroupName, ModelId, ModelName, ModelVersion, PrincipalId,
@@ -49,7 +49,7 @@ pub struct Expected {
     /// Groups and their members. A group without any stays.
     pub groups: BTreeMap<(PrincipalId, GroupName), BTreeSet<PrincipalId>>,
     /// Delegations: owner, delegate, role.
-    pub delegates: BTreeMap<(PrincipalId, PrincipalId, Role), Option<u64>>,
+    pub delegates: BTreeMap<(PrincipalId, PrincipalId, Role), (Delegation, Option<u64>)>,
     /// Request keys: user, scope, epoch.
     pub keys: BTreeMap<(PrincipalId, KeyScope, u32), Key>,
     /// Who holds shares, and how many of them are needed.
@@ -110,8 +110,13 @@ impl Expected {
             Action::RemoveMember { owner, group, user } => {
                 self.groups.entry((owner, group)).or_default().remove(&user);
             }
-            Action::Delegate { to, role, expires } => {
-                self.delegates.insert((signer, to, role), expires);
+            Action::Delegate {
+                to,
+                delegation,
+                expires,
+            } => {
+                let place = (signer, to, delegation.role());
+                self.delegates.insert(place, (delegation, expires));
             }
             Action::EndDelegation { to, role } => {
                 self.delegates.remove(&(signer, to, role));
@@ -231,9 +236,9 @@ impl Expected {
             })
         });
         let delegates = self.delegates.iter().filter(|((of, ..), _)| *of == owner);
-        let delegates = delegates.map(|((_, to, role), expires)| PersonView::Delegate {
+        let delegates = delegates.map(|((_, to, _), (delegation, expires))| PersonView::Delegate {
             to: *to,
-            role: *role,
+            delegation: delegation.clone(),
             expires: *expires,
         });
         members.chain(delegates).collect()
@@ -252,6 +257,13 @@ impl Expected {
             ends: key.ends,
         })
         .collect()
+    }
+
+    /// The code in which an owner lets somebody grant; none if it does not.
+    #[must_use]
+    pub fn granted_codes(&self, owner: PrincipalId, to: PrincipalId) -> &[CodeIdentityDigest] {
+        let delegated = self.delegates.get(&(owner, to, Role::Grantor));
+        delegated.map_or(&[], |(delegation, _)| delegation.codes())
     }
 
     /// Whether a grant of these versions can be given now.

@@ -12,7 +12,7 @@ use sesemi_crash::book::Book;
 use sesemi_crash::client::Signed;
 use sesemi_crash::findings::Findings;
 use sesemi_protocol::audit::{self, AuditItem, Entry, Record};
-use sesemi_protocol::command::{Action, Command, Role};
+use sesemi_protocol::command::{Action, Command, Delegation};
 use sesemi_protocol::query::PersonView;
 use sesemi_protocol::receipt::{Point, Receipt, StatePoint};
 use sesemi_protocol::{
@@ -46,7 +46,7 @@ impl Scene {
         self.sequence += 1;
         let action = Action::Delegate {
             to: PrincipalId([3; 32]),
-            role: Role::Grantor,
+            delegation: Delegation::Auditor,
             expires: Some(self.sequence),
         };
         let command = Command {
@@ -228,7 +228,7 @@ fn a_log_that_does_not_go_on_where_it_was_breaks_the_chain() {
 fn lists_are_compared_both_ways_and_in_any_order() {
     let person = |n: u8| PersonView::Delegate {
         to: PrincipalId([n; 32]),
-        role: Role::Auditor,
+        delegation: Delegation::Auditor,
         expires: None,
     };
     let mut scene = Scene::new();

@@ -16,7 +16,7 @@ use sesemi_crash::client::{Client, Outcome};
 use sesemi_crash::full_disk;
 use sesemi_crash::lab::{Lab, Programs};
 use sesemi_crash::process::{Announced, Running};
-use sesemi_protocol::command::{Action, Role};
+use sesemi_protocol::command::{Action, Delegation};
 use sesemi_protocol::wire::{CallBody, ReplyBody};
 use sesemi_protocol::{RefusalCode, SigningIdentity, SystemEntropy};
 
@@ -74,7 +74,7 @@ async fn acknowledged(client: &mut Client, action: Action) {
 fn delegation(client: &Client) -> Action {
     Action::Delegate {
         to: client.id,
-        role: Role::Auditor,
+        delegation: Delegation::Auditor,
         expires: None,
     }
 }

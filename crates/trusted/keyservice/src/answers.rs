@@ -278,10 +278,10 @@ fn people(state: &State, owner: PrincipalIx, after: u64) -> Vec<PersonView> {
     let delegates = state
         .people
         .delegations_of(owner)
-        .filter_map(|(to, role, expires)| {
+        .filter_map(|(to, delegation, expires)| {
             Some(PersonView::Delegate {
                 to: state.principals.id(to)?,
-                role,
+                delegation,
                 expires,
             })
         });

@@ -29,7 +29,7 @@ pub const MAX_MANIFEST: usize = 1024 * 1024;
 /// Longest plain header of a model package, in bytes.
 pub const MAX_PACKAGE_HEADER: usize = 1024;
 
-/// Most code identities that one request key may be approved for.
+/// Most code identities that one request key, grant or delegation may be approved for.
 pub const MAX_APPROVED_IDENTITIES: usize = 64;
 
 /// Longest name of a model, an alias or a group, in bytes.

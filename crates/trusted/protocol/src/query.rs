@@ -5,7 +5,7 @@ use minicbor::{Decode, Encode};
 
 use crate::audit::AuditItem;
 use crate::cbor;
-use crate::command::{GrantedVersions, KeyScope, Role, Subject};
+use crate::command::{Delegation, GrantedVersions, KeyScope, Subject};
 use crate::cose::sign1;
 use crate::id::{
     AliasName, CodeIdentityDigest, Digest, GroupName, ModelId, ModelName, ModelRef, ModelTarget,
@@ -294,9 +294,9 @@ pub enum PersonView {
         /// Who.
         #[n(0)]
         to: PrincipalId,
-        /// May do what.
+        /// May do what, and in which code.
         #[n(1)]
-        role: Role,
+        delegation: Delegation,
         /// Until when, in seconds since 1970.
         #[n(2)]
         expires: Option<u64>,

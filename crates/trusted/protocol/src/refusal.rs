@@ -83,6 +83,9 @@ pub enum RefusalCode {
     /// The caller's clock and the service's are too far apart.
     #[n(25)]
     ClockSkew,
+    /// A delegate may not grant in this code: the owner did not approve it for the delegation.
+    #[n(26)]
+    CodeNotDelegated,
 }
 
 impl RefusalCode {
@@ -115,6 +118,7 @@ impl RefusalCode {
             Self::Locked => "locked",
             Self::HandedOver => "handed_over",
             Self::ClockSkew => "clock_skew",
+            Self::CodeNotDelegated => "code_not_delegated",
         }
     }
 
@@ -172,6 +176,9 @@ impl RefusalCode {
             }
             Self::ClockSkew => {
                 "this clock and KeyService's are more than ten minutes apart; set the one that is wrong"
+            }
+            Self::CodeNotDelegated => {
+                "the owner lets this delegate grant in other code only; grant in code of the delegation, or let the owner delegate this code too"
             }
         }
     }

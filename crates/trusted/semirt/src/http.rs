@@ -157,7 +157,8 @@ fn refused(refusal: &Refusal) -> Answer {
         | RefusalCode::NotGranted
         | RefusalCode::NoRequestKey
         | RefusalCode::NotAttested
-        | RefusalCode::NotPermitted => StatusCode::FORBIDDEN,
+        | RefusalCode::NotPermitted
+        | RefusalCode::CodeNotDelegated => StatusCode::FORBIDDEN,
         RefusalCode::UnknownModel | RefusalCode::NotFound => StatusCode::NOT_FOUND,
         RefusalCode::Replayed
         | RefusalCode::AlreadyExists

@@ -143,7 +143,7 @@ pub enum GroupCommand {
 /// A role.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum RoleArg {
-    /// Grant, revoke, and change groups.
+    /// Grant in code that you approve, revoke, and change groups.
     Grantor,
     /// Read your part of the log and your grants.
     Auditor,
@@ -152,16 +152,21 @@ pub enum RoleArg {
 /// What can be done with delegations.
 #[derive(Debug, Subcommand)]
 pub enum DelegateCommand {
-    /// Give somebody a role in your namespace. It cannot be passed on, and reads no key.
-    #[command(
-        after_help = "Example:\n  sesemi delegate add PRINCIPAL --role grantor --expires 30d --identity owner.identity"
-    )]
+    /// Give somebody a role in your namespace, in place of what it had in that role. It cannot be passed on, and reads no key.
+    #[command(after_help = "Examples:\n  \
+        sesemi delegate add PRINCIPAL --role grantor --expires 30d --identity owner.identity\n  \
+        sesemi delegate add PRINCIPAL --role grantor --code OLD --code NEW --identity owner.identity\n  \
+        sesemi delegate add PRINCIPAL --role auditor --identity owner.identity")]
     Add {
         /// To whom: an id.
         to: String,
         /// Which role.
         #[arg(long, value_enum)]
         role: RoleArg,
+        /// Code identity of the enclaves in which a grantor may let models be used; may be given several times [default:
+        /// SeMIRT's in the stack].
+        #[arg(long, value_name = "DIGEST")]
+        code: Vec<String>,
         /// When it ends: 2027-01-31, 2027-01-31T12:00:00Z, or from now 30d, 12h [default: when ended].
         #[arg(long, value_name = "TIME", value_parser = moment)]
         expires: Option<u64>,

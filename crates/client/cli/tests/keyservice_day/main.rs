@@ -27,6 +27,9 @@ const NOT_GRANTED: &str = "has not granted this user the model";
 /// Why a command is refused that only its owner may give.
 const ONLY_THE_OWNER: &str = "only the owner, or somebody with a role";
 
+/// Why a grant of a delegate is refused in code that the owner did not approve for it.
+const OTHER_CODE_ONLY: &str = "the owner lets this delegate grant in other code only";
+
 /// Who takes part, by id.
 struct People {
     owner: String,

@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use crate::site::Site;
-use crate::{NOT_GRANTED, ONLY_THE_OWNER, People, ROWS, infer, infer_line};
+use crate::{NOT_GRANTED, ONLY_THE_OWNER, OTHER_CODE_ONLY, People, ROWS, infer, infer_line};
 
 pub(crate) async fn serve_a_first_version(site: &Site, people: &People) {
     let People {
@@ -138,7 +138,17 @@ pub(crate) async fn rotate_and_delegate(site: &Site, people: &People) -> u64 {
         "delegate add {auditor} --role auditor --identity owner.identity"
     ))
     .await;
-    let id = grant_id(&site.ok(&grant).await);
+    // The owner approved SeMIRT's code for it, and no other.
+    let other = site
+        .refused(&format!("{grant} --code {}", "ab".repeat(32)))
+        .await;
+    assert!(other.contains(OTHER_CODE_ONLY), "{other}");
+    let granted = site.ok(&grant).await;
+    let (_, code) = granted.split_once("in code ").expect(&granted);
+    let code = code.split_whitespace().next().unwrap();
+    let delegates = site.ok("delegate list --identity owner.identity").await;
+    assert!(delegates.contains(code), "{delegates}");
+    let id = grant_id(&granted);
     assert_eq!(infer(site, &format!("{model}@2"), "user").await, [2; ROWS]);
     let mine = site
         .ok("access list --to-me --identity user.identity")

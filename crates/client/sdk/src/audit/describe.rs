@@ -159,8 +159,16 @@ fn action(action: &Action) -> (&'static str, Facts) {
         Action::RemoveMember { owner, group, user } => {
             ("remove-member", member(owner, group.as_str(), user))
         }
-        Action::Delegate { to, role, expires } => {
-            let mut facts = vec![("to", to.to_string()), ("role", role.as_str().into())];
+        Action::Delegate {
+            to,
+            delegation,
+            expires,
+        } => {
+            let role = delegation.role().as_str();
+            let mut facts = vec![("to", to.to_string()), ("role", role.into())];
+            if !delegation.codes().is_empty() {
+                facts.push(("codes", joined(delegation.codes())));
+            }
             facts.extend(seconds("expires", *expires));
             ("delegate", facts)
         }

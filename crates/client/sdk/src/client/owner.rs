@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use object_store::path::Path as ObjectPath;
 use object_store::{ObjectStore, ObjectStoreExt as _, PutPayload};
-use sesemi_protocol::command::{Action, GrantedVersions, Role, Subject};
+use sesemi_protocol::command::{Action, Delegation, GrantedVersions, Role, Subject};
 use sesemi_protocol::entropy::random;
 use sesemi_protocol::limits::MAX_REVOKED;
 use sesemi_protocol::package::{self, Manifest};
@@ -165,7 +165,8 @@ impl Client {
     /// Grants a model of this owner, or of one that delegated granting to this principal. Gives the grant's id.
     ///
     /// # Errors
-    /// [`Error::Refused`] if the model or the user is not registered.
+    /// [`Error::Refused`] if the model or the user is not registered, and with [`RefusalCode::CodeNotDelegated`] if a delegate
+    /// names code that the owner did not delegate.
     pub async fn grant(&mut self, grant: Grant) -> Result<u64, Error> {
         let action = Action::Grant {
             owner: grant.model.owner,
@@ -224,18 +225,29 @@ impl Client {
             .await
     }
 
-    /// Gives somebody a role in this owner's namespace.
+    /// Gives somebody a role in this owner's namespace, in place of what it had in that role before; a grantor for certain code
+    /// only, in whatever order and however often it is named. Grants that were made before stay.
     ///
     /// # Errors
-    /// [`Error::Refused`].
+    /// [`Error::Refused`], or [`Error::Signed`] if a grantor gets no code, or too much.
     pub async fn delegate(
         &mut self,
         to: PrincipalId,
-        role: Role,
+        delegation: Delegation,
         expires: Option<u64>,
     ) -> Result<Receipt, Error> {
-        self.submit(Action::Delegate { to, role, expires }, None)
-            .await
+        let delegation = match delegation {
+            Delegation::Grantor { codes } => Delegation::Grantor {
+                codes: sorted(codes),
+            },
+            Delegation::Auditor => Delegation::Auditor,
+        };
+        let action = Action::Delegate {
+            to,
+            delegation,
+            expires,
+        };
+        self.submit(action, None).await
     }
 
     /// Takes a role back. Grants that were made with it stay.

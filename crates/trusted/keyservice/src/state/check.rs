@@ -1,7 +1,9 @@
 //! The rules for commands: who may change what. A check changes nothing, and what it lets through can be applied.
 
-use sesemi_protocol::command::{Action, Command, GrantedVersions, KeyScope, Role, Subject};
-use sesemi_protocol::{Digest, ModelName, ModelVersion, PrincipalId, RefusalCode};
+use sesemi_protocol::command::{Action, Command, GrantedVersions, KeyScope, Subject};
+use sesemi_protocol::{
+    CodeIdentityDigest, Digest, ModelName, ModelVersion, PrincipalId, RefusalCode,
+};
 
 use super::State;
 use super::models::Model;
@@ -115,9 +117,11 @@ impl State {
                 name,
                 versions,
                 subject,
+                codes,
                 ..
             } => {
                 let owner = self.as_grantor(signer, owner, now)?;
+                self.check_delegated(owner, signer, codes, now)?;
                 self.check_grant(owner, name, versions, subject)
             }
             Action::Revoke { owner, grants } => {
@@ -151,9 +155,9 @@ impl State {
                     RefusalCode::NotFound,
                 )
             }
-            Action::Delegate { to, role, .. } => {
+            Action::Delegate { to, delegation, .. } => {
                 let to = self.user(to)?;
-                let known = self.people.is_delegated(signer, to, *role);
+                let known = self.people.is_delegated(signer, to, delegation.role());
                 let count = self.people.delegations_of(signer).count();
                 ensure(known || count < MAX_DELEGATIONS, RefusalCode::TooMany)
             }
@@ -268,9 +272,29 @@ impl State {
         self.principals
             .find(owner)
             .filter(|owner| {
-                *owner == signer || self.people.has_role(*owner, signer, Role::Grantor, now)
+                *owner == signer || self.people.may_grant_in(*owner, signer, now).is_some()
             })
             .ok_or(RefusalCode::NotPermitted)
+    }
+
+    /// Whether `signer` may grant an owner's models in these codes. Code that a delegate could choose could be code of its own,
+    /// which reads the model.
+    fn check_delegated(
+        &self,
+        owner: PrincipalIx,
+        signer: PrincipalIx,
+        codes: &[CodeIdentityDigest],
+        now: u64,
+    ) -> Checked {
+        if owner == signer {
+            return Ok(());
+        }
+        let approved = self
+            .people
+            .may_grant_in(owner, signer, now)
+            .ok_or(RefusalCode::NotPermitted)?;
+        let all_approved = codes.iter().all(|code| approved.contains(code));
+        ensure(all_approved, RefusalCode::CodeNotDelegated)
     }
 
     fn user(&self, id: &PrincipalId) -> Result<PrincipalIx, RefusalCode> {

@@ -9,7 +9,7 @@
 //! - [`check`]: the rules for commands.
 
 use sesemi_protocol::audit::{Entry, Record};
-use sesemi_protocol::command::{Action, Command, GrantedVersions, KeyScope, Subject};
+use sesemi_protocol::command::{Action, Command, Delegation, GrantedVersions, KeyScope, Subject};
 use sesemi_protocol::limits::MAX_CUSTODIANS;
 use sesemi_protocol::receipt::Point;
 use sesemi_protocol::{
@@ -31,7 +31,7 @@ use check::Objection;
 use governance::Governance;
 use grants::{Grant, GrantSubject, Grants};
 use models::{ModelIx, Models};
-use people::People;
+use people::{People, Right};
 use principals::{PrincipalIx, Principals};
 use request_keys::{KeyFor, Put, RequestKeys};
 
@@ -279,9 +279,19 @@ impl State {
                     self.people.remove_member(owner, &group, user);
                 }
             }
-            Action::Delegate { to, role, expires } => {
+            Action::Delegate {
+                to,
+                delegation,
+                expires,
+            } => {
                 if let Some(to) = self.principals.find(&to) {
-                    self.people.delegate(signer, to, role, expires);
+                    let right = match delegation {
+                        Delegation::Grantor { codes } => {
+                            Right::Grantor(self.grants.codes.intern(codes))
+                        }
+                        Delegation::Auditor => Right::Auditor,
+                    };
+                    self.people.delegate(signer, to, right, expires);
                 }
             }
             Action::EndDelegation { to, role } => {

@@ -3,8 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use sesemi_protocol::GroupName;
-use sesemi_protocol::command::Role;
+use sesemi_protocol::command::{Delegation, Role};
 
+use super::grants::Codes;
 use super::principals::PrincipalIx;
 
 /// A group's number: its place in the order in which groups came.
@@ -19,6 +20,41 @@ pub struct Group {
     pub(crate) members: BTreeSet<PrincipalIx>,
 }
 
+/// What a delegation gives.
+#[derive(Debug)]
+pub enum Right {
+    /// To grant models in these codes.
+    Grantor(Codes),
+    /// To look.
+    Auditor,
+}
+
+impl Right {
+    fn role(&self) -> Role {
+        match self {
+            Self::Grantor(_) => Role::Grantor,
+            Self::Auditor => Role::Auditor,
+        }
+    }
+
+    /// The codes in which it lets models be granted.
+    pub(crate) fn codes(&self) -> Option<&Codes> {
+        match self {
+            Self::Grantor(codes) => Some(codes),
+            Self::Auditor => None,
+        }
+    }
+
+    fn shown(&self) -> Delegation {
+        match self {
+            Self::Grantor(codes) => Delegation::Grantor {
+                codes: codes.as_slice().to_vec(),
+            },
+            Self::Auditor => Delegation::Auditor,
+        }
+    }
+}
+
 /// Groups and delegations of all owners.
 #[derive(Debug, Default)]
 pub struct People {
@@ -26,8 +62,8 @@ pub struct People {
     by_name: HashMap<PrincipalIx, BTreeMap<GroupName, GroupIx>>,
     /// (user, owner of the group, group)
     memberships: BTreeSet<(PrincipalIx, PrincipalIx, GroupIx)>,
-    /// (owner, delegate, role) and when it ends.
-    delegations: BTreeMap<(PrincipalIx, PrincipalIx, Role), Option<u64>>,
+    /// (owner, delegate, role of the right), the right and when it ends.
+    delegations: BTreeMap<(PrincipalIx, PrincipalIx, Role), (Right, Option<u64>)>,
 }
 
 impl People {
@@ -90,8 +126,28 @@ impl People {
         role: Role,
         now: u64,
     ) -> bool {
-        let expires = self.delegations.get(&(owner, delegate, role));
-        expires.is_some_and(|expires| expires.is_none_or(|end| now < end))
+        self.right(owner, delegate, role, now).is_some()
+    }
+
+    /// The codes in which `delegate` may grant an owner's models now; `None` if it may not at all.
+    pub(crate) fn may_grant_in(
+        &self,
+        owner: PrincipalIx,
+        delegate: PrincipalIx,
+        now: u64,
+    ) -> Option<&Codes> {
+        self.right(owner, delegate, Role::Grantor, now)?.codes()
+    }
+
+    fn right(
+        &self,
+        owner: PrincipalIx,
+        delegate: PrincipalIx,
+        role: Role,
+        now: u64,
+    ) -> Option<&Right> {
+        let (right, expires) = self.delegations.get(&(owner, delegate, role))?;
+        expires.is_none_or(|end| now < end).then_some(right)
     }
 
     pub(crate) fn is_delegated(
@@ -106,20 +162,20 @@ impl People {
     pub(crate) fn delegations_of(
         &self,
         owner: PrincipalIx,
-    ) -> impl Iterator<Item = (PrincipalIx, Role, Option<u64>)> {
+    ) -> impl Iterator<Item = (PrincipalIx, Delegation, Option<u64>)> {
         let first = (owner, PrincipalIx(0), Role::Grantor);
         let last = (owner, PrincipalIx(u32::MAX), Role::Auditor);
         self.delegations
             .range(first..=last)
-            .map(|((_, delegate, role), expires)| (*delegate, *role, *expires))
+            .map(|((_, delegate, _), (right, expires))| (*delegate, right.shown(), *expires))
     }
 
     pub(crate) fn delegations(
         &self,
-    ) -> impl Iterator<Item = (PrincipalIx, PrincipalIx, Role, Option<u64>)> {
+    ) -> impl ExactSizeIterator<Item = (PrincipalIx, PrincipalIx, &Right, Option<u64>)> {
         self.delegations
             .iter()
-            .map(|((owner, delegate, role), expires)| (*owner, *delegate, *role, *expires))
+            .map(|((owner, delegate, _), (right, expires))| (*owner, *delegate, right, *expires))
     }
 
     /// Whether there is a number left for one more group.
@@ -170,10 +226,11 @@ impl People {
         &mut self,
         owner: PrincipalIx,
         to: PrincipalIx,
-        role: Role,
+        right: Right,
         expires: Option<u64>,
     ) {
-        self.delegations.insert((owner, to, role), expires);
+        self.delegations
+            .insert((owner, to, right.role()), (right, expires));
     }
 
     pub(super) fn end_delegation(&mut self, owner: PrincipalIx, to: PrincipalIx, role: Role) {

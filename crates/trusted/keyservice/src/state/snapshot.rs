@@ -9,7 +9,7 @@ use std::collections::HashMap;
 use minicbor::decode::Error as DecodeError;
 use minicbor::encode::Write;
 use minicbor::{Decode, Decoder, Encode, Encoder};
-use sesemi_protocol::command::{GrantedVersions, Role};
+use sesemi_protocol::command::GrantedVersions;
 use sesemi_protocol::receipt::Point;
 use sesemi_protocol::{
     AliasName, CodeIdentityDigest, Digest, GroupName, ModelName, ModelVersion, PrincipalId,
@@ -21,7 +21,7 @@ use super::State;
 use super::governance::{Build, Governance};
 use super::grants::{Codes, Grant, GrantSubject, Grants};
 use super::models::{Model, ModelIx, Models, Version};
-use super::people::{GroupIx, People};
+use super::people::{GroupIx, People, Right};
 use super::principals::{Principal, PrincipalIx, Principals};
 use super::request_keys::{KeyFor, RequestKey, RequestKeys};
 
@@ -82,13 +82,13 @@ impl State {
         write_principals(e, &self.principals)?;
         write_models(e, &self.models)?;
         write_groups(e, &self.people)?;
-        write_delegations(e, &self.people)?;
         let mut numbers = HashMap::new();
         e.array(sets.len() as u64)?;
         for (number, set) in (0u32..).zip(sets) {
             e.encode(set.as_slice())?;
             numbers.insert(set.clone(), number);
         }
+        write_delegations(e, &self.people, &numbers)?;
         write_grants(e, &self.grants, &numbers)?;
         write_request_keys(e, &self.request_keys, &numbers)
     }
@@ -98,8 +98,11 @@ impl State {
         let mut seen = std::collections::HashSet::new();
         let of_grants = self.grants.iter().map(|(_, grant)| &grant.codes);
         let of_keys = self.request_keys.iter().map(|(_, _, _, key)| &key.codes);
+        let delegations = self.people.delegations();
+        let of_grantors = delegations.filter_map(|(_, _, right, _)| right.codes());
         of_grants
             .chain(of_keys)
+            .chain(of_grantors)
             .filter(|codes| seen.insert((*codes).clone()))
             .cloned()
             .collect()
@@ -121,13 +124,13 @@ impl State {
         let principals = read_principals(&mut d)?;
         let models = read_models(&mut d)?;
         let mut people = read_groups(&mut d)?;
-        read_delegations(&mut d, &mut people)?;
         let mut grants = Grants::default();
         let mut sets = Vec::new();
         each(&mut d, |set: Vec<CodeIdentityDigest>| {
             sets.push(grants.codes.intern(set));
             Ok(())
         })?;
+        read_delegations(&mut d, &mut people, &sets)?;
         read_grants(&mut d, &mut grants, &sets)?;
         let request_keys = read_request_keys(&mut d, &sets)?;
         if d.position() != bytes.len() {
@@ -318,21 +321,36 @@ fn read_groups(d: &mut Decoder<'_>) -> Result<People, DecodeError> {
     Ok(people)
 }
 
-fn write_delegations<W: Sink>(e: &mut Encoder<W>, people: &People) -> Encoded {
-    let rows = people
-        .delegations()
-        .map(|(owner, to, role, expires)| (owner.0, to.0, role, expires));
-    list(e, people.delegations().count(), rows)
+/// owner, delegate, codes of a grantor (an auditor has none), expires
+type DelegationRow = (u32, u32, Option<u32>, Option<u64>);
+
+fn write_delegations<W: Sink>(
+    e: &mut Encoder<W>,
+    people: &People,
+    numbers: &HashMap<Codes, u32>,
+) -> Encoded {
+    let delegations = people.delegations();
+    let count = delegations.len();
+    let rows = delegations.map(|(owner, to, right, expires)| -> DelegationRow {
+        let codes = right.codes().map(|codes| number(numbers, codes));
+        (owner.0, to.0, codes, expires)
+    });
+    list(e, count, rows)
 }
 
-fn read_delegations(d: &mut Decoder<'_>, people: &mut People) -> Result<(), DecodeError> {
-    each(
-        d,
-        |(owner, to, role, expires): (u32, u32, Role, Option<u64>)| {
-            people.delegate(PrincipalIx(owner), PrincipalIx(to), role, expires);
-            Ok(())
-        },
-    )
+fn read_delegations(
+    d: &mut Decoder<'_>,
+    people: &mut People,
+    sets: &[Codes],
+) -> Result<(), DecodeError> {
+    each(d, |(owner, to, codes, expires): DelegationRow| {
+        let right = match codes {
+            Some(codes) => Right::Grantor(set(sets, codes)?),
+            None => Right::Auditor,
+        };
+        people.delegate(PrincipalIx(owner), PrincipalIx(to), right, expires);
+        Ok(())
+    })
 }
 
 /// id, owner, model, versions, (is for a group, user or group), codes, expires, note, by
@@ -364,13 +382,18 @@ fn write_grants<W: Sink>(
             grant.model.0,
             grant.versions.clone(),
             subject,
-            numbers.get(&grant.codes).copied().unwrap_or(u32::MAX),
+            number(numbers, &grant.codes),
             grant.expires,
             grant.note.as_deref(),
             grant.by.0,
         )
     });
     list(e, grants.len(), rows)
+}
+
+/// The number of a set, which is among those that are in use.
+fn number(numbers: &HashMap<Codes, u32>, codes: &Codes) -> u32 {
+    numbers.get(codes).copied().unwrap_or(u32::MAX)
 }
 
 fn set(sets: &[Codes], number: u32) -> Result<Codes, DecodeError> {
@@ -420,7 +443,7 @@ fn write_request_keys<W: Sink>(
             KeyFor::Model(model) => Some(model.0),
             KeyFor::AllModels => None,
         };
-        let codes = numbers.get(&key.codes).copied().unwrap_or(u32::MAX);
+        let codes = number(numbers, &key.codes);
         (user.0, model, epoch, key.key.clone(), codes, key.ends)
     });
     list(e, keys.len(), rows)

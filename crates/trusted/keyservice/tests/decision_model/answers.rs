@@ -2,7 +2,7 @@
 
 use sesemi_keyservice::state::State;
 use sesemi_keyservice::state::check::{MAX_ALIASES, MAX_GRANTS, MAX_VERSIONS};
-use sesemi_protocol::command::{Action, GrantedVersions, KeyScope, Role, Subject};
+use sesemi_protocol::command::{Action, Delegation, GrantedVersions, KeyScope, Subject};
 use sesemi_protocol::limits::{
     MAX_APPROVED_IDENTITIES, MAX_NAME, MAX_NOTE, MAX_PAGE, MAX_WIRE_MESSAGE,
 };
@@ -263,10 +263,11 @@ fn members_and_delegates_are_listed_once_each() {
         .unwrap();
         expected += 1;
         if n < 100 {
-            for role in [Role::Grantor, Role::Auditor] {
+            let codes = codes(MAX_APPROVED_IDENTITIES);
+            for delegation in [Delegation::Grantor { codes }, Delegation::Auditor] {
                 let delegate = Action::Delegate {
                     to: *user,
-                    role,
+                    delegation,
                     expires: Some(u64::MAX),
                 };
                 run(&mut state, 0, delegate, 1).unwrap();

@@ -5,7 +5,7 @@ use sesemi_keyservice::state::check::{
     MAX_ALIASES, MAX_DELEGATIONS, MAX_GRANTS, MAX_MEMBERSHIPS, MAX_REQUEST_KEYS, MAX_VERSIONS,
 };
 use sesemi_protocol::RefusalCode;
-use sesemi_protocol::command::{Action, KeyScope, Role, Subject};
+use sesemi_protocol::command::{Action, Delegation, KeyScope, Subject};
 
 use crate::world::{grant, id, join, peopled, put, put_key, run, set_alias, stranger};
 
@@ -87,7 +87,7 @@ fn an_owner_has_so_many_delegates() {
         .collect();
     let delegate = |n: usize| Action::Delegate {
         to: crowd[n],
-        role: Role::Auditor,
+        delegation: Delegation::Auditor,
         expires: None,
     };
     no_more_than(&mut state, MAX_DELEGATIONS, delegate);

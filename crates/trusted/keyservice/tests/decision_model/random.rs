@@ -1,6 +1,6 @@
 //! Random histories, each from a seed.
 
-use sesemi_protocol::command::{Action, GrantedVersions, KeyScope, Role, Subject};
+use sesemi_protocol::command::{Action, Delegation, GrantedVersions, KeyScope, Role, Subject};
 use sesemi_protocol::{CodeIdentityDigest, Digest, ModelId, ModelName, PrincipalId};
 
 use crate::world::{PEOPLE, alias, code, group, id, key, model, register, version};
@@ -326,7 +326,12 @@ fn in_namespace(random: &mut Random, clock: u64) -> (usize, Action) {
         84..96 => {
             let action = Action::Delegate {
                 to: user(random),
-                role: random.one_of(&[Role::Grantor, Role::Grantor, Role::Auditor]),
+                delegation: match random.below(3) {
+                    0..2 => Delegation::Grantor {
+                        codes: codes(random),
+                    },
+                    _ => Delegation::Auditor,
+                },
                 expires: expiry(random, clock),
             };
             return (of, action);

@@ -2,13 +2,13 @@
 
 use sesemi_keyservice::answers::{Asker, answer, may_audit};
 use sesemi_keyservice::state::State;
-use sesemi_protocol::command::{Action, Role, Subject};
+use sesemi_protocol::command::{Action, Delegation, Role, Subject};
 use sesemi_protocol::query::{QueryAnswer, Question};
-use sesemi_protocol::{PrincipalId, PublicIdentity, RefusalCode};
+use sesemi_protocol::{CodeIdentityDigest, PrincipalId, PublicIdentity, RefusalCode};
 
 use crate::world::{
-    LEASE, code, exact, grant, id, model, peopled, put, run, set_alias, stranger, submit, target,
-    version,
+    LEASE, code, delegation, exact, grant, id, model, peopled, put, run, set_alias, stranger,
+    submit, target, version,
 };
 
 pub(crate) fn ask(
@@ -44,7 +44,7 @@ fn office() -> Office {
             if let Some(role) = role {
                 let delegate = Action::Delegate {
                     to: who.principal_id(),
-                    role,
+                    delegation: delegation(role),
                     expires: (!for_ever).then_some(ENDS),
                 };
                 run(&mut state, 0, delegate, 1).unwrap();
@@ -157,7 +157,7 @@ fn a_delegate_grants_and_nothing_else_and_passes_nothing_on() {
     // What a delegate delegates is its own namespace.
     let delegate = Action::Delegate {
         to: auditor.principal_id(),
-        role: Role::Grantor,
+        delegation: delegation(Role::Grantor),
         expires: None,
     };
     submit(&mut office.state, &grantor, delegate, 1).unwrap();
@@ -178,4 +178,84 @@ fn a_delegate_grants_and_nothing_else_and_passes_nothing_on() {
         let refused = submit(&mut office.state, &grantor, action, 1);
         assert_eq!(refused, Err(RefusalCode::UnknownModel));
     }
+}
+
+/// A grant of the owner's model to a user, in these codes.
+fn grant_in(codes: &[CodeIdentityDigest]) -> Action {
+    let mut action = grant(0, "m", Subject::User(id(1)));
+    if let Action::Grant { codes: of, .. } = &mut action {
+        *of = codes.to_vec();
+    }
+    action
+}
+
+fn let_grant(to: &PublicIdentity, codes: &[CodeIdentityDigest], expires: Option<u64>) -> Action {
+    Action::Delegate {
+        to: to.principal_id(),
+        delegation: Delegation::Grantor {
+            codes: codes.to_vec(),
+        },
+        expires,
+    }
+}
+
+#[test]
+fn a_delegate_grants_in_code_of_its_delegation_only_and_the_owner_in_any() {
+    let mut state = peopled();
+    run(&mut state, 0, put("m", 1), 1).unwrap();
+    let [a, b, own] = [code(0), code(1), code(2)];
+    let (delegate, other) = (stranger(&mut state, 0), stranger(&mut state, 1));
+    run(&mut state, 0, let_grant(&delegate, &[a, b], None), 1).unwrap();
+    run(&mut state, 0, let_grant(&other, &[own], None), 1).unwrap();
+    for inside in [&[a][..], &[b], &[a, b]] {
+        submit(&mut state, &delegate, grant_in(inside), 1).unwrap();
+    }
+    // Neither alone nor among approved code, nor because another delegate, or an auditor, may.
+    for outside in [&[own][..], &[a, own], &[a, b, own]] {
+        let refused = submit(&mut state, &delegate, grant_in(outside), 1);
+        assert_eq!(refused, Err(RefusalCode::CodeNotDelegated));
+        run(&mut state, 0, grant_in(outside), 1).unwrap();
+    }
+    submit(&mut state, &other, grant_in(&[own]), 1).unwrap();
+    let refused = submit(&mut state, &other, grant_in(&[a]), 1);
+    assert_eq!(refused, Err(RefusalCode::CodeNotDelegated));
+    // Nobody approved code for whoever is no delegate.
+    let refused = run(&mut state, 2, grant_in(&[a]), 1);
+    assert_eq!(refused, Err(RefusalCode::NotPermitted));
+}
+
+#[test]
+fn a_new_delegation_takes_the_place_of_the_last_one_and_grants_that_were_made_stay() {
+    let mut state = peopled();
+    run(&mut state, 0, put("m", 1), 1).unwrap();
+    let [a, b] = [code(0), code(1)];
+    let delegate = stranger(&mut state, 0);
+    run(&mut state, 0, let_grant(&delegate, &[a, b], None), 1).unwrap();
+    let made = submit(&mut state, &delegate, grant_in(&[a, b]), 1).unwrap();
+    // Less code, more code, and until a time.
+    run(&mut state, 0, let_grant(&delegate, &[b], None), 1).unwrap();
+    let refused = submit(&mut state, &delegate, grant_in(&[a]), 1);
+    assert_eq!(refused, Err(RefusalCode::CodeNotDelegated));
+    run(&mut state, 0, let_grant(&delegate, &[a, b], Some(ENDS)), 1).unwrap();
+    let snapshot = state.to_snapshot();
+    let mut state = State::from_snapshot(&snapshot, state.point()).unwrap();
+    submit(&mut state, &delegate, grant_in(&[a]), ENDS - 1).unwrap();
+    let refused = submit(&mut state, &delegate, grant_in(&[a]), ENDS);
+    assert_eq!(refused, Err(RefusalCode::NotPermitted));
+    let end = Action::EndDelegation {
+        to: delegate.principal_id(),
+        role: Role::Grantor,
+    };
+    run(&mut state, 0, end, ENDS).unwrap();
+    let question = Question::Grants {
+        owner: id(0),
+        name: None,
+        after: 0,
+    };
+    let Ok(QueryAnswer::Grants(grants)) = ask(&state, id(0), ENDS, &question) else {
+        panic!("no grants")
+    };
+    assert_eq!(grants[0].id, made);
+    assert_eq!(grants[0].codes, [a, b]);
+    assert_eq!(grants[0].by, delegate.principal_id());
 }

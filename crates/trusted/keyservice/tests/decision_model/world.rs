@@ -7,7 +7,9 @@ use sesemi_keyservice::decision::{Allowed, Ask, NoTrail, decide};
 use sesemi_keyservice::state::check::Objection;
 use sesemi_keyservice::state::{Authentic, Secret, State};
 use sesemi_protocol::audit::{Entry, Record};
-use sesemi_protocol::command::{Action, Command, GrantedVersions, KeyScope, Subject};
+use sesemi_protocol::command::{
+    Action, Command, Delegation, GrantedVersions, KeyScope, Role, Subject,
+};
 use sesemi_protocol::receipt::Point;
 use sesemi_protocol::release::RequestKeyName;
 use sesemi_protocol::{
@@ -270,6 +272,16 @@ pub(crate) fn grant(owner: usize, name: &str, subject: Subject) -> Action {
         codes: vec![code(0)],
         expires: None,
         note: String::new(),
+    }
+}
+
+/// A role; a grantor's for the code that grants are for.
+pub(crate) fn delegation(role: Role) -> Delegation {
+    match role {
+        Role::Grantor => Delegation::Grantor {
+            codes: vec![code(0)],
+        },
+        Role::Auditor => Delegation::Auditor,
     }
 }
 

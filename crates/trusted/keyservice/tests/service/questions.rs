@@ -4,11 +4,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use sesemi_keyservice::service::KeyService;
-use sesemi_protocol::RefusalCode;
 use sesemi_protocol::audit::{self, AuditItem, Record, follow};
-use sesemi_protocol::command::{Action, Role};
+use sesemi_protocol::command::{Action, Delegation, Role};
 use sesemi_protocol::query::{MAX_SKEW, QueryAnswer, Question};
 use sesemi_protocol::receipt::Point;
+use sesemi_protocol::{CodeIdentityDigest, RefusalCode};
 
 use crate::world::{Actor, START, TestClock, open, pair, put_model, stop};
 
@@ -152,14 +152,16 @@ async fn an_auditor_reads_the_log_of_its_principal_and_a_grantor_does_not() {
     };
     role(Action::Delegate {
         to,
-        role: Role::Grantor,
+        delegation: Delegation::Grantor {
+            codes: vec![CodeIdentityDigest([7; 32])],
+        },
         expires: None,
     })
     .await;
     assert_eq!(ask().await.map(drop), refused);
     role(Action::Delegate {
         to,
-        role: Role::Auditor,
+        delegation: Delegation::Auditor,
         expires: None,
     })
     .await;

@@ -5,6 +5,7 @@
 
 use minicbor::{Decode, Encode};
 
+use super::delegation::{Delegation, Role};
 use crate::id::{
     AliasName, CodeIdentityDigest, Digest, GroupName, ModelId, ModelName, ModelVersion, PrincipalId,
 };
@@ -83,8 +84,8 @@ pub enum Action {
         #[n(1)]
         seconds: Option<u32>,
     },
-    /// An owner, or somebody it delegated granting to, lets users use a model in enclaves with certain code identities. The
-    /// grant's id is the log position of this command.
+    /// An owner, or somebody it delegated granting to, lets users use a model in enclaves with certain code identities. A
+    /// delegate grants in code of its delegation only. The grant's id is the log position of this command.
     #[n(6)]
     Grant {
         /// Whose model.
@@ -145,15 +146,16 @@ pub enum Action {
         #[n(2)]
         user: PrincipalId,
     },
-    /// An owner gives somebody a role in its namespace. Nobody who has one can pass it on, and no role reads keys.
+    /// An owner gives somebody a role in its namespace. Nobody who has one can pass it on, and no role reads keys. Grants that
+    /// were made with an earlier delegation stay as they are.
     #[n(10)]
     Delegate {
         /// To whom.
         #[n(0)]
         to: PrincipalId,
-        /// What it may do.
+        /// What it may do, and in which code. It takes the place of what this principal had in this role before.
         #[n(1)]
-        role: Role,
+        delegation: Delegation,
         /// When it ends, in seconds since 1970.
         #[n(2)]
         expires: Option<u64>,
@@ -250,29 +252,6 @@ pub enum Subject {
     Group(#[n(0)] GroupName),
 }
 
-/// What a delegate may do in an owner's namespace.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Encode, Decode)]
-#[cbor(index_only)]
-pub enum Role {
-    /// Grant, revoke, and change groups.
-    #[n(0)]
-    Grantor,
-    /// Read the owner's part of the log and its grants.
-    #[n(1)]
-    Auditor,
-}
-
-impl Role {
-    /// `grantor` or `auditor`.
-    #[must_use]
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Grantor => "grantor",
-            Self::Auditor => "auditor",
-        }
-    }
-}
-
 /// Which models' requests a request key seals.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Encode, Decode)]
 pub enum KeyScope {
@@ -320,6 +299,10 @@ impl Action {
                 check_codes(codes)?;
                 check_note(note)
             }
+            Self::Delegate {
+                delegation: Delegation::Grantor { codes },
+                ..
+            } => check_codes(codes),
             Self::PutRequestKey { codes, epoch, .. } => {
                 check_codes(codes)?;
                 ensure(*epoch > 0, ActionError::Epoch)

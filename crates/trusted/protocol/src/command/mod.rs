@@ -12,8 +12,10 @@ use crate::limits::MAX_SIGNED;
 use crate::receipt::{Point, SignedError};
 
 mod action;
+mod delegation;
 
-pub use action::{Action, ActionError, GrantedVersions, KeyScope, Role, Subject};
+pub use action::{Action, ActionError, GrantedVersions, KeyScope, Subject};
+pub use delegation::{Delegation, Role};
 
 const LABEL: &str = "sesemi/v1/command";
 

@@ -2,7 +2,9 @@
 
 use proptest::option::of;
 use proptest::prelude::*;
-use sesemi_protocol::command::{Action, Command, GrantedVersions, KeyScope, Role, Subject};
+use sesemi_protocol::command::{
+    Action, Command, Delegation, GrantedVersions, KeyScope, Role, Subject,
+};
 
 use crate::ids::{
     alias, ascending, code, digest, group, model, name, note, point, principal, service, version,
@@ -29,8 +31,15 @@ pub(crate) fn subject() -> impl Strategy<Value = Subject> {
     ]
 }
 
-pub(crate) fn role() -> impl Strategy<Value = Role> {
+fn role() -> impl Strategy<Value = Role> {
     prop_oneof![Just(Role::Grantor), Just(Role::Auditor)]
+}
+
+pub(crate) fn delegation() -> impl Strategy<Value = Delegation> {
+    prop_oneof![
+        ascending(code(), 1..=64).prop_map(|codes| Delegation::Grantor { codes }),
+        Just(Delegation::Auditor),
+    ]
 }
 
 pub(crate) fn scope() -> impl Strategy<Value = KeyScope> {
@@ -84,8 +93,13 @@ fn people() -> impl Strategy<Value = Action> {
     prop_oneof![
         member().prop_map(|(owner, group, user)| Action::AddMember { owner, group, user }),
         member().prop_map(|(owner, group, user)| Action::RemoveMember { owner, group, user }),
-        (principal(), role(), any::<Option<u64>>())
-            .prop_map(|(to, role, expires)| { Action::Delegate { to, role, expires } }),
+        (principal(), delegation(), any::<Option<u64>>()).prop_map(|(to, delegation, expires)| {
+            Action::Delegate {
+                to,
+                delegation,
+                expires,
+            }
+        }),
         (principal(), role()).prop_map(|(to, role)| Action::EndDelegation { to, role }),
     ]
 }

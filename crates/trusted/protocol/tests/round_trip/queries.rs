@@ -11,7 +11,7 @@ use sesemi_protocol::query::{
 };
 use sesemi_protocol::share::{Scheme, Share};
 
-use crate::actions::{role, scope, subject, versions};
+use crate::actions::{delegation, scope, subject, versions};
 use crate::ids::{
     alias, bytes, code, digest, group, key, key_name, model, model_ref, name, note, point,
     principal, service, target, version,
@@ -104,8 +104,13 @@ prop_compose! {
 fn person_view() -> impl Strategy<Value = PersonView> {
     prop_oneof![
         (group(), principal()).prop_map(|(group, user)| PersonView::Member { group, user }),
-        (principal(), role(), any::<Option<u64>>())
-            .prop_map(|(to, role, expires)| { PersonView::Delegate { to, role, expires } }),
+        (principal(), delegation(), any::<Option<u64>>()).prop_map(|(to, delegation, expires)| {
+            PersonView::Delegate {
+                to,
+                delegation,
+                expires,
+            }
+        }),
     ]
 }
 
@@ -123,6 +128,7 @@ pub(crate) fn refusal_code() -> impl Strategy<Value = RefusalCode> {
         Just(RefusalCode::NotGranted),
         Just(RefusalCode::Internal),
         Just(RefusalCode::ClockSkew),
+        Just(RefusalCode::CodeNotDelegated),
     ]
 }
 

@@ -1,7 +1,9 @@
 //! Actions of commands, as they stand in the vector files.
 
 use serde_json::Value;
-use sesemi_protocol::command::{Action, Command, GrantedVersions, KeyScope, Role, Subject};
+use sesemi_protocol::command::{
+    Action, Command, Delegation, GrantedVersions, KeyScope, Role, Subject,
+};
 
 use crate::support::{array, list, number, optional, parsed, parsed_list, text, variant};
 use crate::values::{point, version};
@@ -92,7 +94,7 @@ fn people(kind: &str, f: &Value) -> Action {
         },
         "delegate" => Action::Delegate {
             to: parsed(f, "to"),
-            role: role(f),
+            delegation: delegation(&f["delegation"]),
             expires: optional(f, "expires", number),
         },
         "end_delegation" => Action::EndDelegation {
@@ -136,7 +138,17 @@ pub(crate) fn scope(value: &Value) -> KeyScope {
     }
 }
 
-pub(crate) fn role(value: &Value) -> Role {
+pub(crate) fn delegation(value: &Value) -> Delegation {
+    match variant(value) {
+        ("grantor", f) => Delegation::Grantor {
+            codes: parsed_list(f, "codes"),
+        },
+        ("auditor", _) => Delegation::Auditor,
+        (other, _) => panic!("no delegation '{other}'"),
+    }
+}
+
+fn role(value: &Value) -> Role {
     let roles = [Role::Grantor, Role::Auditor];
     let found = roles
         .into_iter()

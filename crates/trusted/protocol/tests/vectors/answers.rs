@@ -9,7 +9,7 @@ use sesemi_protocol::query::{
 };
 use sesemi_protocol::share::{Scheme, Share};
 
-use crate::actions::{role, scope, subject, versions};
+use crate::actions::{delegation, scope, subject, versions};
 use crate::support::{bytes, list, number, optional, parsed, parsed_list, text, variant};
 use crate::values::{REFUSAL_CODES, key_name, point, secret, version};
 
@@ -149,7 +149,7 @@ fn person_view(value: &Value) -> PersonView {
         },
         "delegate" => PersonView::Delegate {
             to: parsed(f, "to"),
-            role: role(f),
+            delegation: delegation(&f["delegation"]),
             expires: optional(f, "expires", number),
         },
         other => panic!("no person '{other}'"),

@@ -31,7 +31,9 @@ fn people() -> Vec<(&'static str, u64, Told)> {
     let (code, policy) = (counting(0x90, 32), counting(0x80, 32));
     let service = hex::encode(identity(&service_seed()).public().key());
     let custodians = json!({ "name_custodians": { "custodians": custodians(), "threshold": 2 } });
-    let delegate = json!({ "delegate": { "to": key_id(&grantor_seed()), "role": "grantor", "expires": null } });
+    let delegate = json!({ "delegate": {
+        "to": key_id(&grantor_seed()), "delegation": { "grantor": { "codes": [code] } }, "expires": null,
+    } });
     vec![
         (
             "the service is founded",

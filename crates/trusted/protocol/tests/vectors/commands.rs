@@ -148,11 +148,13 @@ fn people_actions() -> Vec<(&'static str, Value)> {
         ),
         (
             "the owner lets somebody grant",
-            json!({ "delegate": { "to": to, "role": "grantor", "expires": null } }),
+            json!({ "delegate": {
+                "to": to, "delegation": { "grantor": { "codes": [counting(0x90, 32), counting(0xb0, 32)] } }, "expires": null,
+            } }),
         ),
         (
             "the owner lets somebody audit until a time",
-            json!({ "delegate": { "to": to, "role": "auditor", "expires": 1_800_000_000_u64 } }),
+            json!({ "delegate": { "to": to, "delegation": { "auditor": null }, "expires": 1_800_000_000_u64 } }),
         ),
         (
             "the owner takes a role back",

@@ -169,8 +169,8 @@ fn answer_recipes() -> Vec<Value> {
     let (user, grantor) = (key_id(&user_seed()), key_id(&grantor_seed()));
     let people = json!([
         { "member": { "group": "study-7", "user": user } },
-        { "delegate": { "to": grantor, "role": "grantor", "expires": null } },
-        { "delegate": { "to": grantor, "role": "auditor", "expires": 1_800_000_000_u64 } },
+        { "delegate": { "to": grantor, "delegation": { "grantor": { "codes": [counting(0x90, 32)] } }, "expires": null } },
+        { "delegate": { "to": grantor, "delegation": { "auditor": null }, "expires": 1_800_000_000_u64 } },
     ]);
     let share = json!({
         "service": key_id(&service_seed()), "index": 3, "of": 5, "threshold": 2, "value": counting(0x50, 32),

@@ -4,7 +4,7 @@
 
 use minicbor::Encoder;
 use serde_json::{Value, json};
-use sesemi_protocol::command::{Action, Command};
+use sesemi_protocol::command::{Action, Command, Delegation};
 use sesemi_protocol::{Digest, PrincipalId, cbor};
 
 use crate::actions::command as command_of;
@@ -162,6 +162,30 @@ fn wrong_payloads(case: &Value) -> Vec<(&'static str, Vec<u8>)> {
             }),
         ),
         (
+            "a delegation that is a role alone",
+            with_action(&|e| {
+                e.array(2).unwrap().u8(10).unwrap().array(2).unwrap();
+                e.bytes(&[9; 32]).unwrap().u8(0).unwrap();
+            }),
+        ),
+        (
+            "a grantor without codes",
+            with_action(&|e| {
+                e.array(2).unwrap().u8(10).unwrap().array(2).unwrap();
+                e.bytes(&[9; 32]).unwrap();
+                e.array(2).unwrap().u8(0).unwrap().array(0).unwrap();
+            }),
+        ),
+        (
+            "an auditor with codes",
+            with_action(&|e| {
+                e.array(2).unwrap().u8(10).unwrap().array(2).unwrap();
+                e.bytes(&[9; 32]).unwrap();
+                e.array(2).unwrap().u8(1).unwrap().array(1).unwrap();
+                e.array(1).unwrap().bytes(&[1; 32]).unwrap();
+            }),
+        ),
+        (
             "a threshold above 255",
             with_action(&|e| {
                 e.array(2).unwrap().u8(14).unwrap().array(2).unwrap();
@@ -230,6 +254,31 @@ fn senseless_actions(commands: &Value) -> Vec<(&'static str, Vec<u8>)> {
             edit!(
                 "the owner grants all versions",
                 Grant.note = "a\u{9b}31m".into()
+            ),
+        ),
+        (
+            "a grantor of no code",
+            edit!(
+                "the owner lets somebody grant",
+                Delegate.delegation = Delegation::Grantor { codes: vec![] }
+            ),
+        ),
+        (
+            "a grantor of 65 codes",
+            edit!(
+                "the owner lets somebody grant",
+                Delegate.delegation = Delegation::Grantor {
+                    codes: (0..65).map(code).collect()
+                }
+            ),
+        ),
+        (
+            "a grantor of codes that do not ascend",
+            edit!(
+                "the owner lets somebody grant",
+                Delegate.delegation = Delegation::Grantor {
+                    codes: vec![code(2), code(1)]
+                }
             ),
         ),
         (

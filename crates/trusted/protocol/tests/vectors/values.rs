@@ -26,7 +26,7 @@ pub(crate) const DATA_TYPES: [DataType; 13] = [
     DataType::Bf16,
 ];
 
-pub(crate) const REFUSAL_CODES: [RefusalCode; 25] = [
+pub(crate) const REFUSAL_CODES: [RefusalCode; 26] = [
     RefusalCode::Malformed,
     RefusalCode::NotAuthentic,
     RefusalCode::UnknownPrincipal,
@@ -52,6 +52,7 @@ pub(crate) const REFUSAL_CODES: [RefusalCode; 25] = [
     RefusalCode::Locked,
     RefusalCode::HandedOver,
     RefusalCode::ClockSkew,
+    RefusalCode::CodeNotDelegated,
 ];
 
 /// Owner of the models in the vectors: the principal of the seed 00 01 02 .. 1f.

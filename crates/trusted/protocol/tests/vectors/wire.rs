@@ -287,7 +287,7 @@ fn refused_recipes() -> Vec<Value> {
         case(
             "an unknown refusal code",
             "reply",
-            "a20000 01 820381 a200181a0160",
+            "a20000 01 820381 a200181b0160",
         ),
         case("refusal code 0", "reply", "a20000 01 820381 a200000160"),
         case(

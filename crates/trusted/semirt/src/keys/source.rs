@@ -124,6 +124,7 @@ pub(super) fn is_trouble(code: RefusalCode) -> bool {
         | RefusalCode::InvalidInput
         | RefusalCode::EngineFailed
         | RefusalCode::NotPermitted
+        | RefusalCode::CodeNotDelegated
         | RefusalCode::NotFound
         | RefusalCode::TooMany => false,
     }

@@ -73,9 +73,13 @@ impl Naive {
                 self.members
                     .retain(|known| *known != (owner, group.clone(), user));
             }
-            Action::Delegate { to, role, expires } => {
-                self.drop_role(signer, &to, role);
-                self.roles.push((*signer, to, role, expires));
+            Action::Delegate {
+                to,
+                delegation,
+                expires,
+            } => {
+                self.drop_role(signer, &to, delegation.role());
+                self.roles.push((*signer, to, delegation, expires));
             }
             Action::EndDelegation { to, role } => self.drop_role(signer, &to, role),
             Action::PutRequestKey {
@@ -107,7 +111,7 @@ impl Naive {
 
     fn drop_role(&mut self, owner: &PrincipalId, to: &PrincipalId, role: Role) {
         self.roles
-            .retain(|(of, by, known, _)| !(of == owner && by == to && *known == role));
+            .retain(|(of, by, known, _)| !(of == owner && by == to && known.role() == role));
     }
 
     #[allow(clippy::too_many_arguments)]

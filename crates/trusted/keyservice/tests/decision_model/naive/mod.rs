@@ -2,7 +2,7 @@
 //! names, nothing shared with the state that it is compared with.
 
 use sesemi_keyservice::state::check::Objection;
-use sesemi_protocol::command::{Action, Command, GrantedVersions, KeyScope, Role, Subject};
+use sesemi_protocol::command::{Action, Command, Delegation, GrantedVersions, KeyScope, Subject};
 use sesemi_protocol::{
     AliasName, CodeIdentityDigest, Digest, GroupName, ModelId, ModelName, ModelVersion,
     PrincipalId, RefusalCode,
@@ -53,7 +53,8 @@ pub(crate) struct Naive {
     pub(crate) grants: Vec<GrantFact>,
     groups: Vec<(PrincipalId, GroupName)>,
     members: Vec<(PrincipalId, GroupName, PrincipalId)>,
-    roles: Vec<(PrincipalId, PrincipalId, Role, Option<u64>)>,
+    /// Owner, delegate, what it may do, and until when.
+    roles: Vec<(PrincipalId, PrincipalId, Delegation, Option<u64>)>,
     keys: Vec<KeyFact>,
     custodians: Option<(Vec<PrincipalId>, u8)>,
     approvals: Vec<(PrincipalId, Build)>,
@@ -97,10 +98,27 @@ impl Naive {
     }
 
     fn may_grant(&self, signer: &PrincipalId, owner: &PrincipalId, now: u64) -> bool {
-        let delegated = self.roles.iter().any(|(of, to, role, ends)| {
-            of == owner && to == signer && *role == Role::Grantor && not_over(*ends, now)
-        });
+        let delegated = self.granted_codes(signer, owner, now).is_some();
         self.registered(owner) && (signer == owner || delegated)
+    }
+
+    /// The codes in which an owner lets somebody grant.
+    fn granted_codes(
+        &self,
+        to: &PrincipalId,
+        owner: &PrincipalId,
+        now: u64,
+    ) -> Option<&[CodeIdentityDigest]> {
+        self.roles
+            .iter()
+            .find_map(|(of, by, what, ends)| match what {
+                Delegation::Grantor { codes }
+                    if of == owner && by == to && not_over(*ends, now) =>
+                {
+                    Some(codes.as_slice())
+                }
+                _ => None,
+            })
     }
 
     fn is_member(&self, owner: &PrincipalId, group: &GroupName, user: &PrincipalId) -> bool {
@@ -165,11 +183,17 @@ impl Naive {
                 name,
                 versions,
                 subject,
+                codes,
                 ..
             } => {
                 need(
                     self.may_grant(signer, owner, now),
                     RefusalCode::NotPermitted,
+                )?;
+                let approved = self.granted_codes(signer, owner, now).unwrap_or_default();
+                need(
+                    signer == owner || codes.iter().all(|code| approved.contains(code)),
+                    RefusalCode::CodeNotDelegated,
                 )?;
                 let model = ModelId {
                     owner: *owner,
@@ -207,7 +231,9 @@ impl Naive {
                 need(self.registered(to), RefusalCode::UnknownPrincipal)?;
                 let mut roles = self.roles.iter();
                 need(
-                    roles.any(|(of, by, known, _)| of == signer && by == to && known == role),
+                    roles.any(|(of, by, known, _)| {
+                        of == signer && by == to && known.role() == *role
+                    }),
                     RefusalCode::NotFound,
                 )
             }
