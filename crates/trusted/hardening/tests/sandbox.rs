@@ -195,7 +195,13 @@ fn role_report(folder: &Path) {
         println!("{}: {} ({})", measure.name, measure.state, measure.detail);
     }
     let enforced: Vec<_> = report.in_state(State::Enforced).map(|it| it.name).collect();
-    for always in ["umask", "core limit", "not dumpable", "no_new_privs"] {
+    for always in [
+        "umask",
+        "core limit",
+        "not dumpable",
+        "no_new_privs",
+        "open files",
+    ] {
         assert!(enforced.contains(&always), "{always}");
     }
     for measure in ["landlock", "seccomp"] {

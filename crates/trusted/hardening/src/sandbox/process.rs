@@ -3,14 +3,16 @@
 use rustix::fs::Mode;
 use rustix::io::Errno;
 use rustix::process::{
-    DumpableBehavior, PTracer, Resource, Rlimit, set_dumpable_behavior, set_ptracer, setrlimit,
-    umask,
+    DumpableBehavior, PTracer, Resource, Rlimit, getrlimit, set_dumpable_behavior, set_ptracer,
+    setrlimit, umask,
 };
 use rustix::thread::set_no_new_privs;
 
 use super::{HardenError, Measure, State, refused};
 
 pub(super) const NAME: &str = "process";
+/// Files and sockets that a service may want to have open at once.
+const OPEN_FILES: u64 = 16 * 1024;
 
 /// Takes each measure. All are older than any kernel that runs us; only Yama is a choice of whoever built the kernel.
 pub(super) fn harden() -> Result<Vec<Measure>, HardenError> {
@@ -39,5 +41,24 @@ pub(super) fn harden() -> Result<Vec<Measure>, HardenError> {
         enforced("not dumpable", "no core dump, no debugger but root's"),
         yama,
         enforced("no_new_privs", "no program started from here gains rights"),
+        raise_open_files(),
     ])
+}
+
+/// The usual soft limit of 1024 is for programs that call `select(2)`; a service's own bounds are above it, and one that runs out
+/// of descriptors refuses everybody.
+fn raise_open_files() -> Measure {
+    let mut limit = getrlimit(Resource::Nofile);
+    let wanted = limit.maximum.unwrap_or(OPEN_FILES).min(OPEN_FILES);
+    if limit.current.is_some_and(|now| now < wanted) {
+        limit.current = Some(wanted);
+        // Who may not has what was there before.
+        let _ = setrlimit(Resource::Nofile, limit);
+    }
+    let (state, now) = match getrlimit(Resource::Nofile).current {
+        Some(now) if now < wanted => (State::Weak, now),
+        now => (State::Enforced, now.unwrap_or(u64::MAX)),
+    };
+    let detail = format!("{now} files and connections at once");
+    Measure::new("open files", state, detail)
 }
