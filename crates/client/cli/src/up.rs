@@ -19,6 +19,10 @@ pub async fn run(args: UpArgs) -> Result<(), CliError> {
         Some(path) => Some(std::path::absolute(path).map_err(file(path))?),
         None => None,
     };
+    let traces = match &args.traces {
+        Some(path) => Some(std::path::absolute(path).map_err(file(path))?),
+        None => None,
+    };
     let options = StackOptions {
         keyservice_port: args.keyservice_port,
         admin_port: args.admin_port,
@@ -28,6 +32,7 @@ pub async fn run(args: UpArgs) -> Result<(), CliError> {
         idle_timeout_secs: args.idle_timeout,
         tap: args.tap,
         policy,
+        traces,
         ..StackOptions::new(binaries(args.bin_dir)?, state.clone())
     };
     let stack = tokio::select! {

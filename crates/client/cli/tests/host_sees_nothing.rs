@@ -363,6 +363,9 @@ fn the_search_finds_what_is_there(haystack: &Haystack, needles: &[Needle]) {
         "state/keyservice",
         "state/logs/fnpacker",
         "state/tap",
+        "state/traces/sesemi-keyservice",
+        "state/traces/sesemi-semirt",
+        "state/traces/sesemi-fnpacker",
         "the network",
         "/metrics",
     ] {

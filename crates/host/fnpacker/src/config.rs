@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use sesemi_platform::{ActionName, ActionSpec, Image, LocalConfig};
+use sesemi_traces::Export;
 
 /// Everything that the embedded platform and the gateway before it need.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -19,6 +20,8 @@ pub struct Config {
     pub http: HttpConfig,
     /// The platform that runs the endpoints.
     pub platform: LocalConfig,
+    /// Where the program's traces go, if anywhere; a gateway within another program leaves that to it.
+    pub traces: Option<Export>,
 }
 
 /// The endpoints of a pool and the queue before them.
@@ -123,6 +126,7 @@ impl Config {
             pool,
             http: HttpConfig::default(),
             platform,
+            traces: None,
         }
     }
 

@@ -23,7 +23,6 @@ pub mod queue;
 mod serve;
 pub mod settings;
 mod stall;
-mod trace;
 
 pub use config::{Config, ConfigError, HttpConfig, PoolConfig};
 pub use gateway::Gateway;

@@ -113,6 +113,13 @@ fn run(config: Config) -> Result<(), Failed> {
         error: error.to_string(),
         hint: "the system refused a resource",
     };
+    let version = env!("CARGO_PKG_VERSION");
+    // Ends last: what the others record at their end is still written.
+    let _traces = sesemi_traces::server(config.traces.as_ref(), "sesemi-fnpacker", version)
+        .map_err(|error| Failed {
+            error: error.to_string(),
+            hint: "correct --traces, or leave it out",
+        })?;
     let runtime = tokio::runtime::Runtime::new().map_err(system)?;
     runtime.block_on(async {
         let mut terminate = signal(SignalKind::terminate()).map_err(system)?;

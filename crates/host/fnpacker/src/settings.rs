@@ -14,6 +14,8 @@ use std::time::Duration;
 
 use serde::{Deserialize, Deserializer, de};
 
+use sesemi_traces::{Export, Ratio};
+
 use crate::{Config, ConfigError};
 
 /// A positive length of time, written as seconds, with a fraction if need be.
@@ -114,6 +116,12 @@ pub struct Settings {
     /// Directory for copies of all that the host sees, for audits; keeps the last 256 activations
     #[arg(long, value_name = "DIR", env = "SESEMI_FNPACKER_TAP")]
     pub tap: Option<PathBuf>,
+    /// File for traces (OTLP/JSON lines), or a folder in which each process makes one [default: no traces]
+    #[arg(long, value_name = "PATH", env = "SESEMI_TRACES")]
+    pub traces: Option<PathBuf>,
+    /// Share of the traces that begin here which is recorded, 0 to 1; a caller's own is recorded if it says so [default: 1]
+    #[arg(long, value_name = "RATIO", env = "SESEMI_TRACES_RATIO")]
+    pub traces_ratio: Option<Ratio>,
 }
 
 /// Why the settings are no configuration.
@@ -186,6 +194,8 @@ impl Settings {
             drain_grace: self.drain_grace.or(under.drain_grace),
             log_dir: self.log_dir.or(under.log_dir),
             tap: self.tap.or(under.tap),
+            traces: self.traces.or(under.traces),
+            traces_ratio: self.traces_ratio.or(under.traces_ratio),
         }
     }
 
@@ -247,6 +257,7 @@ impl Settings {
             self.max_connections.map(NonZeroUsize::get),
         );
         set(&mut http.drain_grace, self.drain_grace.map(Seconds::get));
+        config.traces = Export::new(self.traces, self.traces_ratio);
         config.check()?;
         Ok(config)
     }

@@ -6,6 +6,7 @@ use std::str::FromStr;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use sesemi_traces::TraceContext;
 
 /// One request to an action.
 #[derive(Clone)]
@@ -14,6 +15,8 @@ pub struct Invocation {
     pub body: Bytes,
     /// When the caller stops waiting. The instance is told how much of it is left.
     pub deadline: Instant,
+    /// Where the instance's spans hang: it is told, as far as the platform has a way to.
+    pub trace: Option<TraceContext>,
 }
 
 impl fmt::Debug for Invocation {
@@ -137,6 +140,7 @@ mod tests {
         let invocation = Invocation {
             body: Bytes::from_static(b"opaque"),
             deadline: Instant::now(),
+            trace: None,
         };
         let activation = Activation {
             id: ActivationId::from_u128(1),

@@ -9,6 +9,7 @@ use serde::Deserialize;
 use sesemi_process::settings::{SettingsError, read_file, within};
 use sesemi_process::trust::TrustSettings;
 use sesemi_protocol::CodeIdentityDigest;
+use sesemi_traces::{Export, Ratio};
 
 use crate::server::PER_ADDRESS;
 use crate::service::writer::SNAPSHOT_EVERY;
@@ -119,6 +120,12 @@ struct Settings {
         value_name = "DIGEST"
     )]
     predecessor_code: Option<String>,
+    /// File for traces (OTLP/JSON lines), or a folder in which each process makes one [default: no traces].
+    #[arg(long, env = "SESEMI_TRACES", value_name = "PATH")]
+    traces: Option<PathBuf>,
+    /// Share of the traces that begin here which is recorded, 0 to 1; a caller's own trace is recorded if it says so [default: 1].
+    #[arg(long, env = "SESEMI_TRACES_RATIO", value_name = "RATIO")]
+    traces_ratio: Option<Ratio>,
     /// Only in the file: a table `[trust]` with `simulated-root` and `endorsements`.
     #[arg(skip)]
     trust: TrustSettings,
@@ -135,6 +142,8 @@ pub struct Config {
     pub admin_listen: SocketAddr,
     /// Whose evidence to believe.
     pub trust: TrustSettings,
+    /// Where traces go, if anywhere.
+    pub traces: Option<Export>,
     /// Length of a lease, in seconds.
     pub lease_seconds: u32,
     /// Commands and questions of one principal, a second.
@@ -193,6 +202,10 @@ impl ServeArgs {
                 .or(file.admin_listen)
                 .unwrap_or(local(7401)),
             trust: self.trust.or(file.trust),
+            traces: Export::new(
+                set.traces.or(file.traces),
+                set.traces_ratio.or(file.traces_ratio),
+            ),
             lease_seconds: within("lease-seconds", lease_seconds, 1..=3600, "1 to 3600")?,
             commands_per_second: per_second(
                 "commands-per-second",

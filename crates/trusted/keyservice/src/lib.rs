@@ -35,6 +35,7 @@ pub mod metrics;
 pub mod quota;
 pub mod server;
 pub mod service;
+mod spans;
 pub mod start;
 pub mod state;
 pub mod takeover;

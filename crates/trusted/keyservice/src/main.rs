@@ -31,9 +31,10 @@ use sesemi_keyservice::unlock::{Recovery, UnlockError, Unlocked};
 use sesemi_process::sandbox::{self, HardenError, Paths};
 use sesemi_process::settings::SettingsError;
 use sesemi_process::trust::TrustError;
-use sesemi_process::{WipingAllocator, http, lifecycle};
+use sesemi_process::{WipingAllocator, http, lifecycle, traced};
 use sesemi_protocol::identity::IdentityError;
 use sesemi_protocol::{SigningIdentity, SystemEntropy};
+use sesemi_traces::TracesError;
 use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, watch};
 
@@ -69,6 +70,8 @@ enum MainError {
     Io(String, #[source] std::io::Error),
     #[error(transparent)]
     Harden(#[from] HardenError),
+    #[error(transparent)]
+    Traces(#[from] TracesError),
     #[error(transparent)]
     Tee(#[from] AttesterError),
     #[error(transparent)]
@@ -122,13 +125,19 @@ fn run(config: Config) -> Result<(), MainError> {
     // What is read once is read before the sandbox, so that its folders need not stay open.
     let verifier = config.trust.verifier()?;
     let policy = config.trust.service_policy()?;
+    let traces = config.traces.as_ref();
+    let traces = traces.map(|to| to.open("sesemi-keyservice")).transpose()?;
     let folders = Paths {
         write: vec![config.state.clone()],
         ..Paths::default()
     };
     sandbox::enter(folders, &config.trust)?;
     // Only now: some TEEs are waited for on threads of their own, and the sandbox has to be entered before the first.
-    let attester = tee::detect()?;
+    let attester = traced::evidence(tee::detect()?);
+    // Ends last: what the others record at their end is still written.
+    let _traces = traces
+        .map(|it| it.start(env!("CARGO_PKG_VERSION"), Some(attester.name())))
+        .transpose()?;
     let program = Program {
         metrics: Metrics::new(),
         config,

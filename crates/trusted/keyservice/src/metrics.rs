@@ -1,7 +1,7 @@
 //! What the operator may count: decisions by reason, connections, the log. No identity is ever a label.
 
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
@@ -33,6 +33,8 @@ impl Outcome {
 #[derive(Debug)]
 pub struct Metrics {
     registry: Registry,
+    /// Spans that were not written.
+    spans_lost: Counter,
     /// Release decisions by reason.
     pub releases: Family<Outcome, Counter>,
     /// Commands by reason.
@@ -139,8 +141,15 @@ impl Metrics {
             release_seconds.clone(),
         );
         registry.register("batch", "Entries in one durable write", batch.clone());
+        let spans_lost = Counter::default();
+        registry.register(
+            "spans_lost",
+            "Spans that were not written to the file for traces",
+            spans_lost.clone(),
+        );
         Arc::new(Self {
             registry,
+            spans_lost,
             releases,
             commands,
             failed_handshakes,
@@ -162,6 +171,8 @@ impl Metrics {
     /// All metrics in the OpenMetrics text format.
     #[must_use]
     pub fn render(&self) -> String {
+        let lost = sesemi_traces::dropped();
+        self.spans_lost.inner().store(lost, Ordering::Relaxed);
         let mut out = String::new();
         // Writing to a String cannot fail.
         let _ = prometheus_client::encoding::text::encode(&mut out, &self.registry);

@@ -20,6 +20,7 @@ use crate::locked::LockedService;
 use crate::metrics::Metrics;
 use crate::quota::{Held, Quota};
 use crate::service::KeyService;
+use crate::spans::CallSpan;
 
 /// What is served on the channels.
 pub trait Answers: Send + Sync + 'static {
@@ -338,8 +339,10 @@ impl<S: Answers> Server<S> {
                 received = channel.receive::<Call>(silence) => received?,
             };
             let Some(call) = received else { break };
-            let (body, goes_on) = self.answer(peer, network, call.body).await;
             let number = call.number;
+            let span = CallSpan::begin(peer, &call.body);
+            let (body, goes_on) = self.answer(peer, network, call.body).await;
+            span.end(&body);
             let reply = Reply { number, body };
             channel.send(&reply, self.bounds.reply).await?;
             if !goes_on {

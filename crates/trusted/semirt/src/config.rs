@@ -8,6 +8,7 @@ use serde::Deserialize;
 use sesemi_process::settings::{SettingsError, read_file, within};
 use sesemi_process::trust::TrustSettings;
 use sesemi_protocol::{CodeIdentityDigest, ServiceId};
+use sesemi_traces::{Export, Ratio};
 
 /// SeMIRT: the enclave runtime that opens models and requests and runs them.
 #[derive(Debug, Parser)]
@@ -76,6 +77,12 @@ struct Settings {
     /// Memory for models, in MiB [default: 256].
     #[arg(long, env = "SESEMI_SEMIRT_MODEL_MEMORY_MIB", value_name = "MIB")]
     model_memory_mib: Option<u64>,
+    /// File for traces (OTLP/JSON lines), or a folder in which each process makes one [default: no traces].
+    #[arg(long, env = "SESEMI_TRACES", value_name = "PATH")]
+    traces: Option<PathBuf>,
+    /// Share of the traces that begin here which is recorded, 0 to 1; a caller's own trace is recorded if it says so [default: 1].
+    #[arg(long, env = "SESEMI_TRACES_RATIO", value_name = "RATIO")]
+    traces_ratio: Option<Ratio>,
     /// Only in the file: a table `[trust]` with `simulated-root` and `endorsements`.
     #[arg(skip)]
     trust: TrustSettings,
@@ -104,6 +111,8 @@ pub struct Config {
     pub model_memory: u64,
     /// Whose evidence to believe.
     pub trust: TrustSettings,
+    /// Where traces go, if anywhere.
+    pub traces: Option<Export>,
 }
 
 impl ServeArgs {
@@ -150,6 +159,10 @@ impl ServeArgs {
             engine_threads: within("engine-threads", threads, 1..=256, "1 to 256")?,
             model_memory: mib.saturating_mul(1024 * 1024),
             trust: self.trust.or(file.trust),
+            traces: Export::new(
+                set.traces.or(file.traces),
+                set.traces_ratio.or(file.traces_ratio),
+            ),
         })
     }
 }

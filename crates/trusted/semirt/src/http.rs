@@ -15,6 +15,7 @@ use sesemi_process::http::{
 };
 use sesemi_protocol::limits::MAX_ENVELOPE;
 use sesemi_protocol::{Refusal, RefusalCode};
+use sesemi_traces::{Key, Kind, Outcome, Span, TraceContext, context};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
@@ -86,14 +87,16 @@ impl Endpoints {
     }
 
     /// Always 200: any other status makes the platform throw the container away, and a refused request is no reason to.
-    async fn run(&self, body: &[u8]) -> Answer {
+    async fn run(&self, request: Received) -> Answer {
+        let mut span = begin(&request, "POST /run", "/run");
+        let body = request.body();
         let served = match serde_json::from_slice::<Run>(body) {
-            Err(_) => Err(Refusal::from(RefusalCode::Malformed)),
+            Err(_) => Err(malformed(&mut span)),
             Ok(run) => match BASE64.decode(run.value.request) {
-                Err(_) => Err(RefusalCode::Malformed.into()),
+                Err(_) => Err(malformed(&mut span)),
                 Ok(message) => {
                     let left = run.deadline.and_then(time_left).unwrap_or(DEFAULT);
-                    self.serve(message, left).await
+                    self.serve(message, left, &mut span).await
                 }
             },
         };
@@ -103,11 +106,13 @@ impl Endpoints {
                 "error": {"code": refusal.code.as_str(), "message": refusal.to_string()}
             }),
         };
+        span.set(Key::HttpStatus, 200_u64);
         end_activation();
         json(StatusCode::OK, &body)
     }
 
     async fn infer(&self, request: Received) -> Answer {
+        let mut span = begin(&request, "POST /v1/infer", "/v1/infer");
         let left = request
             .headers()
             .get("sesemi-deadline-ms")
@@ -115,16 +120,23 @@ impl Endpoints {
             .map_or(DEFAULT, Duration::from_millis);
         // The body is ours alone, so this copies nothing.
         let message = Vec::from(request.into_body());
-        match self.serve(message, left).await {
+        let answer = match self.serve(message, left, &mut span).await {
             Ok(sealed) => answer(StatusCode::OK, COSE, sealed),
             Err(refusal) => refused(&refusal),
-        }
+        };
+        span.set(Key::HttpStatus, u64::from(answer.status().as_u16()));
+        answer
     }
 
-    async fn serve(&self, message: Vec<u8>, left: Duration) -> Result<Vec<u8>, Refusal> {
+    async fn serve(
+        &self,
+        message: Vec<u8>,
+        left: Duration,
+        span: &mut Span,
+    ) -> Result<Vec<u8>, Refusal> {
         let now = Instant::now();
         let deadline = now.checked_add(left.min(LONGEST)).unwrap_or(now);
-        self.runtime.serve(message, deadline).await
+        self.runtime.serve(message, deadline, span).await
     }
 }
 
@@ -133,7 +145,7 @@ impl Handler for Endpoints {
         let stopping = *self.stopping.borrow();
         match (request.method(), request.uri().path()) {
             (&Method::POST, "/v1/infer") => self.infer(request).await,
-            (&Method::POST, "/run") => self.run(request.body()).await,
+            (&Method::POST, "/run") => self.run(request).await,
             (&Method::POST, "/init") => self.init(),
             (&Method::GET, path) => {
                 operator_page(path, stopping, || self.runtime.metrics().render())
@@ -142,6 +154,22 @@ impl Handler for Endpoints {
             _ => not_found(),
         }
     }
+}
+
+/// The span of a request, below that of whoever called, if they said so.
+fn begin(request: &Received, name: &'static str, route: &'static str) -> Span {
+    let headers = request.headers().get_all(context::HEADER);
+    let caller = TraceContext::from_headers(headers.iter().map(|value| value.as_bytes()));
+    let mut span = Span::of(name, Kind::Server, caller);
+    span.set(Key::HttpMethod, "POST");
+    span.set(Key::HttpRoute, route);
+    span
+}
+
+/// A body that is not even a request.
+fn malformed(span: &mut Span) -> Refusal {
+    span.end(Outcome::Refused(RefusalCode::Malformed.as_str()));
+    RefusalCode::Malformed.into()
 }
 
 fn not_found() -> Answer {

@@ -14,7 +14,7 @@ use sesemi_attest::{AppraisalPolicy, Attester, AttesterError, EvidenceVerifier, 
 use sesemi_process::sandbox::{self, HardenError, Paths};
 use sesemi_process::settings::SettingsError;
 use sesemi_process::trust::TrustError;
-use sesemi_process::{WipingAllocator, http, lifecycle};
+use sesemi_process::{WipingAllocator, http, lifecycle, traced};
 use sesemi_protocol::SystemEntropy;
 use sesemi_semirt::config::{Cli, CliCommand, Config, check_environment};
 use sesemi_semirt::engine::rten::Rten;
@@ -23,6 +23,7 @@ use sesemi_semirt::keys::{FromKeyService, Keys};
 use sesemi_semirt::metrics::Metrics;
 use sesemi_semirt::models::Models;
 use sesemi_semirt::runtime::{Capacity, Runtime};
+use sesemi_traces::TracesError;
 use tokio::net::TcpListener;
 
 #[global_allocator]
@@ -45,6 +46,8 @@ enum MainError {
     #[error(transparent)]
     Harden(#[from] HardenError),
     #[error(transparent)]
+    Traces(#[from] TracesError),
+    #[error(transparent)]
     Tee(#[from] AttesterError),
     #[error(transparent)]
     Channel(#[from] ChannelError),
@@ -63,13 +66,19 @@ fn run(config: Config) -> Result<(), MainError> {
     // What is read once is read before the sandbox, so that its folders need not stay open.
     let verifier = config.trust.verifier()?;
     let policy = config.trust.policy_for([config.keyservice_code])?;
+    let traces = config.traces.as_ref();
+    let traces = traces.map(|to| to.open("sesemi-semirt")).transpose()?;
     let folders = Paths {
         read: vec![config.store.clone()],
         ..Paths::default()
     };
     sandbox::enter(folders, &config.trust)?;
     // Only now: some TEEs are waited for on threads of their own, and the sandbox has to be entered before the first.
-    let attester = tee::detect()?;
+    let attester = traced::evidence(tee::detect()?);
+    // Ends last: what the others record at their end is still written.
+    let _traces = traces
+        .map(|it| it.start(env!("CARGO_PKG_VERSION"), Some(attester.name())))
+        .transpose()?;
     tokio::runtime::Builder::new_multi_thread()
         .worker_threads(THREADS)
         // Runs, loads, file reads and waits for evidence; each run holds a slot, so this many can never all be busy with runs.

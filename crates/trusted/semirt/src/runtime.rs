@@ -13,6 +13,7 @@ use sesemi_protocol::id::ModelVersion;
 use sesemi_protocol::receipt::{Point, StatePoint};
 use sesemi_protocol::tensor::{Tensor, TensorView};
 use sesemi_protocol::{Entropy, Refusal, RefusalCode};
+use sesemi_traces::{Key, Outcome, Span};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 use zeroize::Zeroize as _;
@@ -83,15 +84,21 @@ impl Runtime {
         &self.metrics
     }
 
-    /// Serves one sealed request before `deadline`.
+    /// Serves one sealed request before `deadline`, and records in `span` which path it took, how long each step was, and how
+    /// it ended: what the metrics count, and nothing else.
     ///
     /// # Errors
     /// A [`Refusal`] that goes back in the clear: the request is malformed, no key was released for it, it is not
     /// authentic, or time ran out. Its detail says nothing about content.
-    pub async fn serve(&self, message: Vec<u8>, deadline: Instant) -> Result<Vec<u8>, Refusal> {
+    pub async fn serve(
+        &self,
+        message: Vec<u8>,
+        deadline: Instant,
+        span: &mut Span,
+    ) -> Result<Vec<u8>, Refusal> {
         let started = Instant::now();
         let served = if started < deadline {
-            tokio::time::timeout_at(deadline, self.attempt(message))
+            tokio::time::timeout_at(deadline, self.attempt(message, span))
                 .await
                 .unwrap_or_else(|_| Err(RefusalCode::DeadlineExceeded.into()))
         } else {
@@ -99,13 +106,21 @@ impl Runtime {
         };
         match served {
             Ok((report, refused, answer)) => {
+                span.set(Key::Path, report.path.as_str());
                 match refused {
-                    None => self.metrics.served(report.path, started.elapsed()),
-                    Some(code) => self.metrics.refused(code),
+                    None => {
+                        span.end(Outcome::Done);
+                        self.metrics.served(report.path, started.elapsed());
+                    }
+                    Some(code) => {
+                        span.end(outcome(code));
+                        self.metrics.refused(code);
+                    }
                 }
                 Ok(answer)
             }
             Err(refusal) => {
+                span.end(outcome(refusal.code));
                 self.metrics.refused(refusal.code);
                 Err(refusal)
             }
@@ -115,8 +130,9 @@ impl Runtime {
     async fn attempt(
         &self,
         message: Vec<u8>,
+        span: &Span,
     ) -> Result<(Report, Option<RefusalCode>, Vec<u8>), Refusal> {
-        let mut journey = Journey::new();
+        let mut journey = Journey::new(span);
         let parsed = parse_request(&message).map_err(|_| RefusalCode::Malformed)?;
         // Whichever request comes first is the cold one, even if it is refused later: it found nothing here.
         journey.first = !self.used.swap(true, Ordering::Relaxed);
@@ -128,7 +144,7 @@ impl Runtime {
                 self.keys.fetch(&route, Point::START).await?
             }
         };
-        journey.lap(|steps| &mut steps.key_us);
+        journey.lap("key", |steps| &mut steps.key_us);
         let opened = parsed
             .open(message, &lease.lease().request_key)
             .map_err(|e| match e {
@@ -137,7 +153,7 @@ impl Runtime {
             })?;
         // Only now: whoever does not have the user's key cannot keep its leases alive.
         lease.mark_used();
-        journey.lap(|steps| &mut steps.open_us);
+        journey.lap("open", |steps| &mut steps.open_us);
 
         // From here on the user's key is proven, and every answer is sealed.
         let opened = Arc::new(opened);
@@ -148,6 +164,7 @@ impl Runtime {
         let report = journey.report(version);
         let refused = outcome.as_ref().err().map(|refusal| refusal.code);
         let answer = seal(&opened, outcome, report, &*self.entropy)?;
+        journey.record("seal", Instant::now());
         Ok((report, refused, answer))
     }
 
@@ -157,7 +174,7 @@ impl Runtime {
         route: &Route,
         lease: Arc<LiveLease>,
         opened: &Arc<OpenedRequest>,
-        journey: &mut Journey,
+        journey: &mut Journey<'_>,
         version: &mut ModelVersion,
     ) -> Result<Vec<Tensor>, Refusal> {
         let mut lease = self.agreeing(route, lease, opened.seen(), journey).await?;
@@ -165,7 +182,7 @@ impl Runtime {
             *version = lease.lease().model.version;
             let model = self.model(&lease, journey).await?;
             let slot = self.slot().await?;
-            journey.lap(|steps| &mut steps.queue_us);
+            journey.lap("queue", |steps| &mut steps.queue_us);
             if !lease.has_ended() {
                 break (model, slot);
             }
@@ -174,7 +191,7 @@ impl Runtime {
             journey.missed = true;
             lease = self.keys.fetch(route, opened.seen().point).await?;
             lease.mark_used();
-            journey.lap(|steps| &mut steps.key_us);
+            journey.lap("key", |steps| &mut steps.key_us);
         };
         let execution = match model.idle_execution() {
             Some(execution) => execution,
@@ -184,7 +201,7 @@ impl Runtime {
             }
         };
         let outputs = execute(model, execution, opened.clone(), slot).await;
-        journey.lap(|steps| &mut steps.run_us);
+        journey.lap("run", |steps| &mut steps.run_us);
         outputs
     }
 
@@ -194,7 +211,7 @@ impl Runtime {
         route: &Route,
         lease: Arc<LiveLease>,
         seen: StatePoint,
-        journey: &mut Journey,
+        journey: &mut Journey<'_>,
     ) -> Result<Arc<LiveLease>, Refusal> {
         if seen.service != lease.lease().state.service {
             return Err(RefusalCode::WrongService.into());
@@ -205,11 +222,15 @@ impl Runtime {
         journey.missed = true;
         let lease = self.keys.fetch(route, seen.point).await?;
         lease.mark_used();
-        journey.lap(|steps| &mut steps.key_us);
+        journey.lap("key", |steps| &mut steps.key_us);
         Ok(lease)
     }
 
-    async fn model(&self, lease: &LiveLease, journey: &mut Journey) -> Result<Arc<Model>, Refusal> {
+    async fn model(
+        &self,
+        lease: &LiveLease,
+        journey: &mut Journey<'_>,
+    ) -> Result<Arc<Model>, Refusal> {
         let lease = lease.lease();
         let model = match self.models.held(&lease.model) {
             Some(model) => model,
@@ -218,7 +239,7 @@ impl Runtime {
                 self.models.fetch(lease).await?
             }
         };
-        journey.lap(|steps| &mut steps.load_us);
+        journey.lap("load", |steps| &mut steps.load_us);
         Ok(model)
     }
 
@@ -284,6 +305,18 @@ fn seal(
     sealed.map_err(|_| RefusalCode::Internal.into())
 }
 
+/// A refusal is the client's affair, unless this side, or what it depends on, did not do its work.
+fn outcome(code: RefusalCode) -> Outcome {
+    match code {
+        RefusalCode::Internal
+        | RefusalCode::EngineFailed
+        | RefusalCode::KeyServiceUnavailable
+        | RefusalCode::ModelUnavailable
+        | RefusalCode::DeadlineExceeded => Outcome::Failed(code.as_str()),
+        _ => Outcome::Refused(code.as_str()),
+    }
+}
+
 /// One place in the queue for a slot.
 struct Waiting<'a>(&'a AtomicUsize);
 
@@ -305,16 +338,18 @@ impl Drop for Waiting<'_> {
 }
 
 /// What one request met on its way, and how long each step took.
-struct Journey {
+struct Journey<'a> {
+    span: &'a Span,
     first: bool,
     missed: bool,
     steps: Steps,
     last: Instant,
 }
 
-impl Journey {
-    fn new() -> Self {
+impl<'a> Journey<'a> {
+    fn new(span: &'a Span) -> Self {
         Self {
+            span,
             first: false,
             missed: false,
             steps: Steps::default(),
@@ -323,12 +358,18 @@ impl Journey {
     }
 
     /// Adds the time since the last step to this one.
-    fn lap(&mut self, step: impl FnOnce(&mut Steps) -> &mut u64) {
+    fn lap(&mut self, name: &'static str, step: impl FnOnce(&mut Steps) -> &mut u64) {
         let now = Instant::now();
         let took = now.duration_since(self.last).as_micros();
         let step = step(&mut self.steps);
         *step = step.saturating_add(u64::try_from(took).unwrap_or(u64::MAX));
+        self.record(name, now);
         self.last = now;
+    }
+
+    /// Records what went on since the last step.
+    fn record(&self, name: &'static str, now: Instant) {
+        self.span.step(name, self.last.into_std(), now.into_std());
     }
 
     fn report(&self, version: ModelVersion) -> Report {

@@ -54,6 +54,9 @@ pub struct UpArgs {
     /// Write down everything that the host sees of requests, in the state folder under `tap`.
     #[arg(long)]
     pub tap: bool,
+    /// Folder for traces (OTLP/JSON lines): each process makes a file in it; created if missing.
+    #[arg(long, env = "SESEMI_TRACES", value_name = "DIR")]
+    pub traces: Option<PathBuf>,
     /// Print the facts as one line of JSON once all parts run.
     #[arg(long)]
     pub json: bool,

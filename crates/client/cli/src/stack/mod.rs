@@ -44,6 +44,8 @@ pub struct StackOptions {
     pub tap: bool,
     /// KeyService's appraisal policy; the strictest without one.
     pub policy: Option<PathBuf>,
+    /// Folder in which each process makes a file for its traces.
+    pub traces: Option<PathBuf>,
 }
 
 impl StackOptions {
@@ -61,6 +63,7 @@ impl StackOptions {
             idle_timeout_secs: 180,
             tap: false,
             policy: None,
+            traces: None,
         }
     }
 }
@@ -184,7 +187,8 @@ impl Stack {
         mut progress: impl FnMut(&str),
     ) -> Result<Self, StackError> {
         let layout = Layout(&options.state);
-        for folder in [layout.keys(), layout.store(), layout.logs()] {
+        let folders = [layout.keys(), layout.store(), layout.logs()];
+        for folder in folders.into_iter().chain(options.traces.clone()) {
             std::fs::create_dir_all(&folder).map_err(|e| StackError::File(folder, e))?;
         }
         let simtee = options.binary("simtee")?;
@@ -321,6 +325,9 @@ impl StackOptions {
         if let Some(policy) = &self.policy {
             command.arg("--policy").arg(policy);
         }
+        if let Some(traces) = &self.traces {
+            command.arg("--traces").arg(traces);
+        }
         let log = layout.logs().join("keyservice.log");
         Child::start("KeyService", command, &log, START).await
     }
@@ -369,6 +376,11 @@ impl StackOptions {
         for (flag, value) in paths {
             image_arg(flag.as_ref());
             image_arg(value.as_os_str());
+        }
+        if let Some(traces) = &self.traces {
+            image_arg("--traces".as_ref());
+            image_arg(traces.as_os_str());
+            command.arg("--traces").arg(traces);
         }
         if self.tap {
             command.arg("--tap").arg(layout.tap());

@@ -27,9 +27,11 @@ pub async fn start() -> (TempDir, Stack) {
 
 /// Starts a stack on whatever state is in the folder already.
 pub async fn start_in(folder: TempDir) -> (TempDir, Stack) {
+    let state = folder.path().join("state");
     let options = StackOptions {
         tap: true,
-        ..StackOptions::new(sesemi_testkit::binaries(), folder.path().join("state"))
+        traces: Some(state.join("traces")),
+        ..StackOptions::new(sesemi_testkit::binaries(), state)
     };
     let stack = Stack::start(options, |_| {}).await.unwrap();
     (folder, stack)

@@ -9,6 +9,7 @@ use hyper::body::{Body as _, Incoming};
 use hyper::header::{CONTENT_TYPE, HeaderMap, HeaderValue};
 use hyper::{Request, Response, StatusCode};
 use sesemi_platform::{Activation, Invocation, Platform, PlatformError};
+use sesemi_traces::{Key, Kind, Outcome, Span, TraceContext, context};
 use tokio::time::timeout_at;
 use tracing::{Instrument, field};
 
@@ -16,7 +17,6 @@ use super::Shared;
 use super::failure::Failure;
 use super::routes::Answer;
 use crate::metrics::Metrics;
-use crate::trace::TraceParent;
 use crate::{HttpConfig, ModelKey};
 
 const MODEL: &str = "sesemi-model";
@@ -38,10 +38,18 @@ impl Drop for Tally<'_> {
 }
 
 pub(super) async fn answer<P: Platform>(shared: &Shared<P>, request: Request<Incoming>) -> Answer {
+    let traceparent = request.headers().get_all(context::HEADER).iter();
+    let caller = TraceContext::from_headers(traceparent.map(HeaderValue::as_bytes));
+    let mut trace = Span::of("POST /v1/infer", Kind::Server, caller);
+    trace.set(Key::HttpMethod, "POST");
+    trace.set(Key::HttpRoute, "/v1/infer");
+    // Log lines and spans are found by each other.
     let span = tracing::info_span!("infer", trace_id = field::Empty, parent_id = field::Empty);
-    if let Some(trace) = TraceParent::of(request.headers()) {
-        span.record("trace_id", trace.trace_id)
-            .record("parent_id", trace.parent_id);
+    if let Some(context) = trace.context() {
+        span.record("trace_id", context.trace_id());
+    }
+    if let Some(caller) = caller {
+        span.record("parent_id", caller.span_id());
     }
     let mut tally = Tally {
         metrics: &shared.metrics,
@@ -51,19 +59,24 @@ pub(super) async fn answer<P: Platform>(shared: &Shared<P>, request: Request<Inc
         // Counted before the look at the flag: a drain that was announced waits for whoever did not see it.
         let _counted = shared.requests.token();
         let began = Instant::now();
-        let outcome = infer(shared, request, began).await;
+        let outcome = infer(shared, request, began, &mut trace).await;
         let answer = match outcome {
             Ok(answer) => {
                 tally.outcome = "answered";
+                trace.end(ended(answer.status().as_u16(), "instance_status"));
                 tracing::info!(status = answer.status().as_u16(), took = ?began.elapsed(), "answered");
                 answer
             }
             Err(failure) => {
                 tally.outcome = failure.code();
                 tracing::info!(code = failure.code(), error = %failure, took = ?began.elapsed(), "failed");
-                failure.answer()
+                let answer = failure.answer();
+                trace.end(ended(answer.status().as_u16(), failure.code()));
+                answer
             }
         };
+        trace.set(Key::HttpStatus, u64::from(answer.status().as_u16()));
+        drop(trace);
         drop(tally);
         answer
     }
@@ -75,6 +88,7 @@ async fn infer<P: Platform>(
     shared: &Shared<P>,
     request: Request<Incoming>,
     began: Instant,
+    trace: &mut Span,
 ) -> Result<Answer, Failure> {
     if shared.draining.load(Ordering::SeqCst) {
         return Err(Failure::ShuttingDown);
@@ -83,14 +97,29 @@ async fn infer<P: Platform>(
     let deadline = began + patience(request.headers(), &shared.http)?;
     let body = read(request.into_body(), shared.http.max_body_bytes, deadline).await?;
     let arrived = Instant::now();
-    let reservation = shared.pool.reserve(&model, deadline).await?;
+    trace.step("receive", began, arrived);
+    let mut queued = trace.child("queue", Kind::Internal);
+    let reservation = shared.pool.reserve(&model, deadline).await;
+    queued.end(match &reservation {
+        Ok(_) => Outcome::Done,
+        Err(_) => Outcome::Refused("no_slot"),
+    });
+    drop(queued);
+    let reservation = reservation?;
     let waited = arrived.elapsed();
-    let invocation = Invocation { body, deadline };
-    let activation = match shared
+    let mut invoking = trace.child("invoke", Kind::Client);
+    let invocation = Invocation {
+        body,
+        deadline,
+        trace: invoking.context(),
+    };
+    let invoked = shared
         .platform
         .invoke(reservation.action(), invocation)
-        .await
-    {
+        .await;
+    record(&mut invoking, &invoked);
+    drop(invoking);
+    let activation = match invoked {
         Ok(activation) => activation,
         Err(error) => {
             if matches!(
@@ -112,6 +141,35 @@ async fn infer<P: Platform>(
         .metrics
         .answered(began.elapsed(), activation.init_time.is_some());
     pass_back(activation, waited)
+}
+
+/// A request that the client is to blame for is no error of the server's, by the conventions for HTTP.
+fn ended(status: u16, code: &'static str) -> Outcome {
+    match status {
+        200..400 => Outcome::Done,
+        400..500 => Outcome::Refused(code),
+        _ => Outcome::Failed(code),
+    }
+}
+
+/// What the platform says of an invocation: for how long it had to wait, and whether an instance was started for it.
+fn record(span: &mut Span, invoked: &Result<Activation, PlatformError>) {
+    match invoked {
+        Ok(activation) => {
+            let millis = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+            span.set(Key::HttpStatus, u64::from(activation.status));
+            span.set(Key::WaitMillis, millis(activation.wait_time));
+            if let Some(init_time) = activation.init_time {
+                span.set(Key::InitMillis, millis(init_time));
+            }
+            // For a client's span, any such status is an error.
+            span.end(match activation.status {
+                400.. => Outcome::Failed("instance_status"),
+                _ => Outcome::Done,
+            });
+        }
+        Err(error) => span.end(Outcome::Failed(error.code())),
+    }
 }
 
 fn pass_back(activation: Activation, waited: Duration) -> Result<Answer, Failure> {

@@ -9,12 +9,13 @@ use std::time::Duration;
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
 use hyper::body::{Body, Incoming};
-use hyper::header::{CONTENT_TYPE, HeaderMap, HeaderValue};
+use hyper::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
 use hyper::{Request, Response, Uri};
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::{TokioExecutor, TokioTimer};
 use serde_json::json;
+use sesemi_traces::{TraceContext, context};
 
 /// Milliseconds that the instance has for its answer.
 const DEADLINE_HEADER: &str = "sesemi-deadline-ms";
@@ -95,12 +96,15 @@ impl InstanceClient {
         &self,
         body: Bytes,
         left: Duration,
+        trace: Option<TraceContext>,
     ) -> Result<Request<Full<Bytes>>, CallError> {
         let mut request = self.request("/v1/infer", body)?;
         let headers = request.headers_mut();
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/cose"));
         let millis = u64::try_from(left.as_millis()).unwrap_or(u64::MAX);
         headers.insert(DEADLINE_HEADER, HeaderValue::from(millis));
+        let trace = trace.and_then(|trace| HeaderValue::try_from(trace.to_string()).ok());
+        headers.extend(trace.map(|it| (HeaderName::from_static(context::HEADER), it)));
         Ok(request)
     }
 

@@ -168,7 +168,7 @@ impl LocalPlatform {
         left: Duration,
     ) -> Result<Answer, CallError> {
         let client = &slot.link.client;
-        let request = client.infer_request(invocation.body.clone(), left)?;
+        let request = client.infer_request(invocation.body.clone(), left, invocation.trace)?;
         let Some(tap) = &self.driver.tap else {
             return client.infer(request).await;
         };

@@ -79,6 +79,7 @@ impl Rig {
         let invocation = Invocation {
             body,
             deadline: Instant::now() + patience,
+            trace: None,
         };
         tokio::spawn(async move { platform.invoke(&action, invocation).await })
     }

@@ -20,6 +20,7 @@ use sesemi_protocol::receipt::Point;
 use sesemi_protocol::{
     CodeIdentityDigest, Digest, Entropy, PrincipalId, Refusal, RefusalCode, SecretKey, cbor,
 };
+use sesemi_traces::{Key, Kind, Outcome, Span};
 use tokio::sync::{mpsc, oneshot};
 use zeroize::Zeroizing;
 
@@ -233,7 +234,14 @@ impl Writer {
     }
 
     fn append(&mut self, drafts: &[Draft]) -> Result<Vec<Point>, Refusal> {
+        let mut span = Span::root("log.commit", Kind::Internal);
+        span.set(Key::Entries, drafts.len());
         let result = self.log.append(drafts, &*self.entropy, Instant::now());
+        span.end(match &result {
+            Ok(_) => Outcome::Done,
+            Err(_) => Outcome::Failed(RefusalCode::Unwritable.as_str()),
+        });
+        drop(span);
         self.metrics.writable.set(i64::from(result.is_ok()));
         result.map_err(|error| {
             tracing::error!(%error, "NOT WRITABLE: nothing was carried out");

@@ -10,6 +10,7 @@ use sesemi_protocol::id::{ModelRef, ModelTarget, VersionSelector};
 use sesemi_protocol::release::{Lease, ReleaseOutcome, ReleaseRequest};
 use sesemi_protocol::wire::{CallBody, ReplyBody};
 use sesemi_protocol::{Refusal, RefusalCode};
+use sesemi_traces::{Key, Kind, Outcome, Span};
 
 /// Longest wait for one call.
 const RELEASE: Duration = Duration::from_secs(15);
@@ -34,25 +35,40 @@ impl KeySource for FromKeyService {
         requests: Vec<ReleaseRequest>,
     ) -> BoxFuture<'static, Result<Vec<ReleaseOutcome>, Refusal>> {
         let session = self.0.clone();
+        // A root: one call is for many requests, or for none when it renews.
+        let mut span = Span::root("release", Kind::Client);
+        span.set(Key::RpcSystem, "sesemi");
+        span.set(Key::RpcMethod, "release");
+        span.set(Key::Asked, requests.len());
         Box::pin(async move {
-            let call = session.call(CallBody::Release(requests), RELEASE);
-            // The call's own limit begins with the call; this one includes waiting for the calls before it.
-            let Ok(answered) = tokio::time::timeout(RELEASE, call).await else {
-                return Err(RefusalCode::KeyServiceUnavailable.into());
-            };
-            match answered {
-                Ok(ReplyBody::Released(outcomes)) => Ok(outcomes),
-                Ok(ReplyBody::Refused(refusal)) | Err(ChannelError::Refused(refusal)) => {
-                    Err(refusal)
-                }
-                Ok(ReplyBody::Locked(_)) => Err(RefusalCode::Locked.into()),
-                Ok(_) => Err(RefusalCode::KeyServiceUnavailable.into()),
-                Err(error) => {
-                    tracing::warn!(%error, "no lease");
-                    Err(RefusalCode::KeyServiceUnavailable.into())
-                }
-            }
+            let answered = ask(&session, requests).await;
+            span.end(match &answered {
+                Ok(_) => Outcome::Done,
+                Err(refusal) => Outcome::Failed(refusal.code.as_str()),
+            });
+            answered
         })
+    }
+}
+
+async fn ask(
+    session: &KeyServiceSession,
+    requests: Vec<ReleaseRequest>,
+) -> Result<Vec<ReleaseOutcome>, Refusal> {
+    let call = session.call(CallBody::Release(requests), RELEASE);
+    // The call's own limit begins with the call; this one includes waiting for the calls before it.
+    let Ok(answered) = tokio::time::timeout(RELEASE, call).await else {
+        return Err(RefusalCode::KeyServiceUnavailable.into());
+    };
+    match answered {
+        Ok(ReplyBody::Released(outcomes)) => Ok(outcomes),
+        Ok(ReplyBody::Refused(refusal)) | Err(ChannelError::Refused(refusal)) => Err(refusal),
+        Ok(ReplyBody::Locked(_)) => Err(RefusalCode::Locked.into()),
+        Ok(_) => Err(RefusalCode::KeyServiceUnavailable.into()),
+        Err(error) => {
+            tracing::warn!(%error, "no lease");
+            Err(RefusalCode::KeyServiceUnavailable.into())
+        }
     }
 }
 

@@ -33,6 +33,11 @@ fn manifest() -> Manifest {
     }
 }
 
+/// For requests whose traces do not matter here.
+fn untraced() -> Span {
+    Span::root("test", sesemi_traces::Kind::Server)
+}
+
 /// The package of a version.
 fn package(version: u32) -> Vec<u8> {
     let key = SecretKey::from_bytes([100 + version as u8; 32]);
@@ -115,7 +120,7 @@ fn soon() -> Instant {
 
 async fn send(runtime: &Runtime, sent: SealedRequest) -> Result<Answer, RefusalCode> {
     let answer = runtime
-        .serve(sent.bytes, soon())
+        .serve(sent.bytes, soon(), &mut untraced())
         .await
         .map_err(|refusal| refusal.code)?;
     Ok(sent.pending.open(answer).unwrap())
@@ -193,10 +198,13 @@ async fn who_has_no_grant_or_another_key_is_refused_and_nothing_is_loaded() {
         Err(RefusalCode::NotGranted)
     );
     let forged = request(1, &request_key(2), &[1.0; 30], Point::START);
-    let refused = runtime.serve(forged.bytes, soon()).await.unwrap_err();
+    let refused = runtime
+        .serve(forged.bytes, soon(), &mut untraced())
+        .await
+        .unwrap_err();
     assert_eq!(refused, Refusal::from(RefusalCode::NotAuthentic));
     let garbage = runtime
-        .serve(b"garbage".to_vec(), soon())
+        .serve(b"garbage".to_vec(), soon(), &mut untraced())
         .await
         .unwrap_err();
     assert_eq!(garbage.code, RefusalCode::Malformed);
@@ -296,7 +304,9 @@ async fn a_lease_is_not_used_after_its_end() {
 async fn a_request_whose_deadline_has_passed_is_refused() {
     let World { runtime, .. } = world().await;
     let sent = request(1, &request_key(1), &[1.0; 30], Point::START);
-    let refused = runtime.serve(sent.bytes, Instant::now()).await;
+    let refused = runtime
+        .serve(sent.bytes, Instant::now(), &mut untraced())
+        .await;
     assert_eq!(refused.unwrap_err().code, RefusalCode::DeadlineExceeded);
 }
 
