@@ -12,7 +12,7 @@ use crate::span::{Finished, Key, Outcome, Value};
 pub const MAX_SPANS: usize = 64;
 /// Longest text in a span, in bytes: a longer one is cut.
 pub const MAX_TEXT: usize = 64;
-/// Longest line that [`line`] makes, in bytes. The Collector's limit is a mebibyte unless it is told otherwise.
+/// Longest line that [`line()`] makes, in bytes. The Collector's limit is a mebibyte unless it is told otherwise.
 pub const MAX_LINE: usize = 512 * 1024;
 
 /// `Status.code` of OTLP.
