@@ -34,6 +34,12 @@ const TESTS: &[Test] = &[
         survives("status")
     }),
     ("no_right_can_be_taken_back", || survives("take_back")),
+    ("a_low_soft_limit_on_open_files_is_raised", || {
+        survives("few_files")
+    }),
+    ("a_low_hard_limit_on_open_files_is_said", || {
+        survives("no_more_files")
+    }),
     (
         "files_outside_cannot_be_opened_and_those_inside_can",
         || survives("files"),
@@ -80,6 +86,8 @@ const TESTS: &[Test] = &[
 
 const ROLES: &[Role] = &[
     ("report", role_report),
+    ("few_files", role_few_files),
+    ("no_more_files", role_no_more_files),
     ("status", role_status),
     ("take_back", role_take_back),
     ("files", role_files),
@@ -195,13 +203,7 @@ fn role_report(folder: &Path) {
         println!("{}: {} ({})", measure.name, measure.state, measure.detail);
     }
     let enforced: Vec<_> = report.in_state(State::Enforced).map(|it| it.name).collect();
-    for always in [
-        "umask",
-        "core limit",
-        "not dumpable",
-        "no_new_privs",
-        "open files",
-    ] {
+    for always in ["umask", "core limit", "not dumpable", "no_new_privs"] {
         assert!(enforced.contains(&always), "{always}");
     }
     for measure in ["landlock", "seccomp"] {
@@ -211,6 +213,26 @@ fn role_report(folder: &Path) {
             "{measure}"
         );
     }
+}
+
+/// What is said of open files under these limits, and the soft limit afterwards.
+fn open_files(folder: &Path, soft: u64, hard: u64) -> (State, Option<u64>) {
+    let limit = Rlimit {
+        current: Some(soft),
+        maximum: Some(hard),
+    };
+    setrlimit(Resource::Nofile, limit).unwrap();
+    let report = hardened(folder);
+    let measure = report.measures.iter().find(|it| it.name == "open files");
+    (measure.unwrap().state, getrlimit(Resource::Nofile).current)
+}
+
+fn role_few_files(folder: &Path) {
+    assert_eq!(open_files(folder, 256, 4096), (State::Enforced, Some(4096)));
+}
+
+fn role_no_more_files(folder: &Path) {
+    assert_eq!(open_files(folder, 256, 512), (State::Weak, Some(512)));
 }
 
 fn status(field: &str) -> String {

@@ -143,7 +143,7 @@ pub enum GroupCommand {
 /// A role.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum RoleArg {
-    /// Grant in code that you approve, revoke, and change groups.
+    /// Grant in code that you approve, revoke, and change groups that have no grants in other code.
     Grantor,
     /// Read your part of the log and your grants.
     Auditor,

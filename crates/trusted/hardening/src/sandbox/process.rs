@@ -11,8 +11,10 @@ use rustix::thread::set_no_new_privs;
 use super::{HardenError, Measure, State, refused};
 
 pub(super) const NAME: &str = "process";
-/// Files and sockets that a service may want to have open at once.
+/// Files and sockets that a service may have open at once, if the hard limit lets it.
 const OPEN_FILES: u64 = 16 * 1024;
+/// What KeyService's bounds add up to, and some.
+const ENOUGH_FILES: u64 = 2048;
 
 /// Takes each measure. All are older than any kernel that runs us; only Yama is a choice of whoever built the kernel.
 pub(super) fn harden() -> Result<Vec<Measure>, HardenError> {
@@ -55,10 +57,20 @@ fn raise_open_files() -> Measure {
         // Who may not has what was there before.
         let _ = setrlimit(Resource::Nofile, limit);
     }
-    let (state, now) = match getrlimit(Resource::Nofile).current {
-        Some(now) if now < wanted => (State::Weak, now),
-        now => (State::Enforced, now.unwrap_or(u64::MAX)),
-    };
-    let detail = format!("{now} files and connections at once");
-    Measure::new("open files", state, detail)
+    match getrlimit(Resource::Nofile).current {
+        Some(now) if now < ENOUGH_FILES => Measure::new(
+            "open files",
+            State::Weak,
+            format!(
+                "{now} files and connections at once; a service wants {ENOUGH_FILES}: raise the hard limit (LimitNOFILE)"
+            ),
+        ),
+        now => {
+            let detail = match now {
+                Some(now) => format!("{now} files and connections at once"),
+                None => "as many files and connections as there is memory for".to_owned(),
+            };
+            Measure::new("open files", State::Enforced, detail)
+        }
+    }
 }

@@ -2,10 +2,11 @@
 
 use sesemi_protocol::command::{Action, Command, GrantedVersions, KeyScope, Subject};
 use sesemi_protocol::{
-    CodeIdentityDigest, Digest, ModelName, ModelVersion, PrincipalId, RefusalCode,
+    CodeIdentityDigest, Digest, GroupName, ModelName, ModelVersion, PrincipalId, RefusalCode,
 };
 
 use super::State;
+use super::grants::GrantSubject;
 use super::models::Model;
 use super::principals::PrincipalIx;
 use super::request_keys::KeyFor;
@@ -22,6 +23,8 @@ pub const MAX_GROUPS: usize = 10_000;
 pub const MAX_MEMBERSHIPS: usize = 64;
 /// Most grants of one model for one user or group: a decision looks through all of them.
 pub const MAX_GRANTS: usize = 64;
+/// Most grants of a group that a delegate lets somebody into: each is looked at.
+const MAX_OPENED: usize = 4096;
 /// Most delegations of one owner.
 pub const MAX_DELEGATIONS: usize = 256;
 /// Most request keys of one user, ended ones included.
@@ -134,6 +137,7 @@ impl State {
             }
             Action::AddMember { owner, group, user } => {
                 let owner = self.as_grantor(signer, owner, now)?;
+                self.check_opened(owner, signer, group, now)?;
                 let user = self.user(user)?;
                 ensure(
                     !self.people.is_member(owner, group, user),
@@ -295,6 +299,31 @@ impl State {
             .ok_or(RefusalCode::NotPermitted)?;
         let all_approved = codes.iter().all(|code| approved.contains(code));
         ensure(all_approved, RefusalCode::CodeNotDelegated)
+    }
+
+    /// Whether `signer` may let people into a group: a member has all of the group's grants, so they have to be such as `signer`
+    /// could make.
+    fn check_opened(
+        &self,
+        owner: PrincipalIx,
+        signer: PrincipalIx,
+        group: &GroupName,
+        now: u64,
+    ) -> Checked {
+        let Some(group) = self.people.find_group(owner, group) else {
+            return Ok(());
+        };
+        if owner == signer {
+            return Ok(());
+        }
+        let subject = core::iter::once(GrantSubject::Group(group));
+        let grants = self.grants.of_subjects(subject, 0);
+        let live = grants.filter(|(_, grant)| grant.expires.is_none_or(|end| end > now));
+        for (looked_at, (_, grant)) in live.enumerate() {
+            ensure(looked_at < MAX_OPENED, RefusalCode::TooMany)?;
+            self.check_delegated(owner, signer, grant.codes.as_slice(), now)?;
+        }
+        Ok(())
     }
 
     fn user(&self, id: &PrincipalId) -> Result<PrincipalIx, RefusalCode> {

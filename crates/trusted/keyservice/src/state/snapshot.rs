@@ -25,7 +25,7 @@ use super::people::{GroupIx, People, Right};
 use super::principals::{Principal, PrincipalIx, Principals};
 use super::request_keys::{KeyFor, RequestKey, RequestKeys};
 
-const FORMAT: &str = "sesemi/v1/state";
+const FORMAT: &str = "sesemi/v1/state-2";
 const SECTIONS: u64 = 12;
 
 type Encoded = Result<(), minicbor::encode::Error<Infallible>>;

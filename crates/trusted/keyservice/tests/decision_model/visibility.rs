@@ -7,8 +7,8 @@ use sesemi_protocol::query::{QueryAnswer, Question};
 use sesemi_protocol::{CodeIdentityDigest, PrincipalId, PublicIdentity, RefusalCode};
 
 use crate::world::{
-    LEASE, code, delegation, exact, grant, id, model, peopled, put, run, set_alias, stranger,
-    submit, target, version,
+    LEASE, code, delegation, exact, grant, group, id, join, model, peopled, put, run, set_alias,
+    stranger, submit, target, version,
 };
 
 pub(crate) fn ask(
@@ -222,6 +222,38 @@ fn a_delegate_grants_in_code_of_its_delegation_only_and_the_owner_in_any() {
     // Nobody approved code for whoever is no delegate.
     let refused = run(&mut state, 2, grant_in(&[a]), 1);
     assert_eq!(refused, Err(RefusalCode::NotPermitted));
+}
+
+#[test]
+fn a_delegate_lets_people_into_groups_whose_grants_it_could_have_made_only() {
+    let mut state = peopled();
+    run(&mut state, 0, put("m", 1), 1).unwrap();
+    let (inside, outside) = (code(0), code(1));
+    let delegate = stranger(&mut state, 0);
+    run(&mut state, 0, let_grant(&delegate, &[inside], None), 1).unwrap();
+    // A group needs a member before it can be granted anything; the first one of this one is let in by the delegate.
+    submit(&mut state, &delegate, join(0, "team", id(1)), 1).unwrap();
+    let mut to_team = |codes: &[CodeIdentityDigest], expires| {
+        let mut action = grant(0, "m", Subject::Group(group("team")));
+        if let Action::Grant {
+            codes: of,
+            expires: until,
+            ..
+        } = &mut action
+        {
+            (*of, *until) = (codes.to_vec(), expires);
+        }
+        run(&mut state, 0, action, 1).unwrap();
+    };
+    to_team(&[inside], None);
+    to_team(&[inside, outside], Some(ENDS));
+    let itself = join(0, "team", delegate.principal_id());
+    let refused = submit(&mut state, &delegate, itself.clone(), 1);
+    assert_eq!(refused, Err(RefusalCode::CodeNotDelegated));
+    // The owner may, another group is another matter, and so is the group once that grant is over.
+    run(&mut state, 0, join(0, "team", id(2)), 1).unwrap();
+    submit(&mut state, &delegate, join(0, "others", id(2)), 1).unwrap();
+    submit(&mut state, &delegate, itself, ENDS).unwrap();
 }
 
 #[test]

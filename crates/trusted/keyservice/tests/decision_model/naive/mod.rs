@@ -219,6 +219,20 @@ impl Naive {
                     self.may_grant(signer, owner, now),
                     RefusalCode::NotPermitted,
                 )?;
+                // Whom a delegate lets in has what the group has: no more than the delegate could grant.
+                let approved = self.granted_codes(signer, owner, now).unwrap_or_default();
+                let subject = Subject::Group(group.clone());
+                let beyond = self.grants.iter().any(|grant| {
+                    grant.model.owner == *owner
+                        && grant.subject == subject
+                        && grant.expires.is_none_or(|end| end > now)
+                        && !grant.codes.iter().all(|code| approved.contains(code))
+                });
+                let adds = matches!(action, Action::AddMember { .. });
+                need(
+                    !adds || signer == owner || !beyond,
+                    RefusalCode::CodeNotDelegated,
+                )?;
                 need(self.registered(user), RefusalCode::UnknownPrincipal)?;
                 let is_member = self.is_member(owner, group, user);
                 match action {
