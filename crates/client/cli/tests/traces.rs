@@ -64,7 +64,7 @@ fn spans(folder: &Path) -> Vec<Span> {
             let in_tee = service != "sesemi-fnpacker";
             assert_eq!(
                 value("sesemi.tee").as_deref(),
-                in_tee.then_some("simulated-sgx")
+                in_tee.then_some("simulated")
             );
             for json in resource["scopeSpans"][0]["spans"].as_array().unwrap() {
                 let (service, json) = (service.clone(), json.clone());
