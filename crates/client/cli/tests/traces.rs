@@ -76,12 +76,12 @@ fn spans(folder: &Path) -> Vec<Span> {
 }
 
 /// Sends a sealed request again, as a client with traces of its own would.
-fn send(stack: &Stack, body: &[u8], traceparent: &str) -> String {
+fn send(stack: &Stack, model: &str, body: &[u8], traceparent: &str) -> String {
     let host = stack.facts.gateway.trim_start_matches("http://");
     let mut tcp = TcpStream::connect(host).unwrap();
     write!(
         tcp,
-        "POST /v1/infer HTTP/1.1\r\nhost: {host}\r\nconnection: close\r\nsesemi-model: breast-cancer\r\n\
+        "POST /v1/infer HTTP/1.1\r\nhost: {host}\r\nconnection: close\r\nsesemi-model: {model}\r\n\
          traceparent: {traceparent}\r\ncontent-length: {}\r\n\r\n",
         body.len()
     )
@@ -118,14 +118,21 @@ async fn a_request_is_one_tree_from_the_caller_to_the_steps_in_the_enclave() {
         .unwrap();
     user.deposit_key(&scope(&model), [code]).await.unwrap();
     let row = [input(&rows()[0])];
+    // The gateway knows a model by this name, and sends it where it is loaded.
+    let name = model.to_string();
     user.infer(&stack.facts.gateway, model, &row).await.unwrap();
 
     let sealed = tapped(&stack);
-    let answer = send(&stack, &sealed, &format!("00-{TRACE}-{CALLER}-01"));
+    let answer = send(&stack, &name, &sealed, &format!("00-{TRACE}-{CALLER}-01"));
     assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
-    let answer = send(&stack, &sealed, &format!("00-{QUIET}-{CALLER}-00"));
+    let answer = send(&stack, &name, &sealed, &format!("00-{QUIET}-{CALLER}-00"));
     assert!(answer.starts_with("HTTP/1.1 200"), "{answer}");
-    let answer = send(&stack, b"garbage", &format!("00-{TRACE}-{CALLER}-01"));
+    let answer = send(
+        &stack,
+        &name,
+        b"garbage",
+        &format!("00-{TRACE}-{CALLER}-01"),
+    );
     assert!(answer.starts_with("HTTP/1.1 400"), "{answer}");
     stack.stop().await.unwrap();
 
