@@ -1,7 +1,7 @@
 //! The shell around a trusted service, the same for KeyService and SeMIRT: how its process reads settings ([`settings`]),
 //! whose evidence it believes ([`trust`]), how it gives up the rights that it does not need ([`sandbox`]), how it starts,
-//! announces itself and stops ([`lifecycle`]), what it records of its TEE's work ([`traced`]), and the bounded HTTP server that its operator and its platform talk to
-//! ([`http`]).
+//! announces itself and stops ([`lifecycle`]), what it records of its TEE's work ([`traced`]), and the bounded HTTP server that its
+//! operator and its platform talk to ([`http`]).
 //!
 //! Nothing here touches a key. It is trusted because it runs inside the TEE, so it is small.
 
