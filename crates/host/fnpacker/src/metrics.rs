@@ -2,7 +2,6 @@
 //! learns load and health, and nothing about who asks for what.
 
 use std::fmt;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use prometheus_client::encoding::EncodeLabelSet;
@@ -36,7 +35,6 @@ pub(crate) struct Metrics {
     latency: Histogram,
     queue_length: Gauge,
     in_flight: Gauge,
-    spans_lost: Counter,
 }
 
 impl Metrics {
@@ -48,7 +46,6 @@ impl Metrics {
             latency: Histogram::new(LATENCY_BUCKETS),
             queue_length: Gauge::default(),
             in_flight: Gauge::default(),
-            spans_lost: Counter::default(),
             registry: Registry::default(),
         };
         registry.register(
@@ -73,11 +70,7 @@ impl Metrics {
             "Requests that have a slot",
             metrics.in_flight.clone(),
         );
-        registry.register(
-            "spans_lost",
-            "Spans that were not written to the file for traces",
-            metrics.spans_lost.clone(),
-        );
+        sesemi_traces::metrics::register(&mut registry);
         Self {
             registry,
             ..metrics
@@ -103,8 +96,6 @@ impl Metrics {
             .set(i64::try_from(pool.waiting).unwrap_or(i64::MAX));
         self.in_flight
             .set(i64::try_from(pool.view.in_flight()).unwrap_or(i64::MAX));
-        let lost = sesemi_traces::dropped();
-        self.spans_lost.inner().store(lost, Ordering::Relaxed);
         let mut text = String::new();
         encode(&mut text, &self.registry)?;
         Ok(text)

@@ -116,12 +116,15 @@ pub struct Settings {
     /// Directory for copies of all that the host sees, for audits; keeps the last 256 activations
     #[arg(long, value_name = "DIR", env = "SESEMI_FNPACKER_TAP")]
     pub tap: Option<PathBuf>,
-    /// File for traces (OTLP/JSON lines), or a folder in which each process makes one [default: no traces]
+    /// File for traces (OTLP/JSON lines), or a folder, in which each process makes a file of its own [default: no traces]
     #[arg(long, value_name = "PATH", env = "SESEMI_TRACES")]
     pub traces: Option<PathBuf>,
     /// Share of the traces that begin here which is recorded, 0 to 1; a caller's own is recorded if it says so [default: 1]
     #[arg(long, value_name = "RATIO", env = "SESEMI_TRACES_RATIO")]
     pub traces_ratio: Option<Ratio>,
+    /// The longest that the file for traces gets, in MiB; spans beyond it are lost until somebody shortens it [default: 256]
+    #[arg(long, value_name = "MIB", env = "SESEMI_TRACES_MAX_MIB")]
+    pub traces_max_mib: Option<NonZeroU32>,
 }
 
 /// Why the settings are no configuration.
@@ -196,6 +199,7 @@ impl Settings {
             tap: self.tap.or(under.tap),
             traces: self.traces.or(under.traces),
             traces_ratio: self.traces_ratio.or(under.traces_ratio),
+            traces_max_mib: self.traces_max_mib.or(under.traces_max_mib),
         }
     }
 
@@ -257,7 +261,7 @@ impl Settings {
             self.max_connections.map(NonZeroUsize::get),
         );
         set(&mut http.drain_grace, self.drain_grace.map(Seconds::get));
-        config.traces = Export::new(self.traces, self.traces_ratio);
+        config.traces = Export::new(self.traces, self.traces_ratio, self.traces_max_mib);
         config.check()?;
         Ok(config)
     }

@@ -1,7 +1,7 @@
 //! The command line and the settings of KeyService.
 
 use std::net::SocketAddr;
-use std::num::NonZeroU64;
+use std::num::{NonZeroU32, NonZeroU64};
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
@@ -120,12 +120,15 @@ struct Settings {
         value_name = "DIGEST"
     )]
     predecessor_code: Option<String>,
-    /// File for traces (OTLP/JSON lines), or a folder in which each process makes one [default: no traces].
+    /// File for traces (OTLP/JSON lines), or a folder, in which each process makes a file of its own [default: no traces].
     #[arg(long, env = "SESEMI_TRACES", value_name = "PATH")]
     traces: Option<PathBuf>,
     /// Share of the traces that begin here which is recorded, 0 to 1; a caller's own trace is recorded if it says so [default: 1].
     #[arg(long, env = "SESEMI_TRACES_RATIO", value_name = "RATIO")]
     traces_ratio: Option<Ratio>,
+    /// The longest that the file for traces gets, in MiB; spans beyond it are lost until somebody shortens it [default: 256].
+    #[arg(long, env = "SESEMI_TRACES_MAX_MIB", value_name = "MIB")]
+    traces_max_mib: Option<NonZeroU32>,
     /// Only in the file: a table `[trust]` with `simulated-root` and `endorsements`.
     #[arg(skip)]
     trust: TrustSettings,
@@ -205,6 +208,7 @@ impl ServeArgs {
             traces: Export::new(
                 set.traces.or(file.traces),
                 set.traces_ratio.or(file.traces_ratio),
+                set.traces_max_mib.or(file.traces_max_mib),
             ),
             lease_seconds: within("lease-seconds", lease_seconds, 1..=3600, "1 to 3600")?,
             commands_per_second: per_second(
@@ -282,6 +286,25 @@ mod tests {
         let config = resolve(file, &["--lease-seconds", "20", "--endorsements", "d.json"]).unwrap();
         assert_eq!(config.lease_seconds, 20);
         assert_eq!(config.trust.endorsements, Some("d.json".into()));
+    }
+
+    #[test]
+    fn traces_are_set_by_the_file_and_by_flags_and_have_a_bound_if_nobody_sets_one() {
+        let traces = |file: &str, flags: &[&str]| {
+            let file = format!("state = \"keys\"\n{file}");
+            resolve(&file, flags).map(|config| config.traces)
+        };
+        assert_eq!(traces("", &[]).unwrap(), None);
+        let only = traces("traces = \"t\"", &[]).unwrap().unwrap();
+        assert_eq!((only.ratio, only.max_bytes), (Ratio::ALL, 256 << 20));
+        let all = "traces = \"t\"\ntraces-ratio = 0.5\ntraces-max-mib = 2\n";
+        let set = traces(all, &["--traces-max-mib", "3"]).unwrap().unwrap();
+        assert_eq!(set.ratio, 0.5.try_into().unwrap());
+        assert_eq!(set.max_bytes, 3 << 20);
+        for bad in ["traces-max-mib = 0", "traces-ratio = 2"] {
+            let error = traces(bad, &[]).unwrap_err().to_string();
+            assert!(error.contains("line 2"), "{error}");
+        }
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! What the operator may count: decisions by reason, connections, the log. No identity is ever a label.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::AtomicU64;
 
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::Counter;
@@ -33,8 +33,6 @@ impl Outcome {
 #[derive(Debug)]
 pub struct Metrics {
     registry: Registry,
-    /// Spans that were not written.
-    spans_lost: Counter,
     /// Release decisions by reason.
     pub releases: Family<Outcome, Counter>,
     /// Commands by reason.
@@ -141,15 +139,9 @@ impl Metrics {
             release_seconds.clone(),
         );
         registry.register("batch", "Entries in one durable write", batch.clone());
-        let spans_lost = Counter::default();
-        registry.register(
-            "spans_lost",
-            "Spans that were not written to the file for traces",
-            spans_lost.clone(),
-        );
+        sesemi_traces::metrics::register(&mut registry);
         Arc::new(Self {
             registry,
-            spans_lost,
             releases,
             commands,
             failed_handshakes,
@@ -171,8 +163,6 @@ impl Metrics {
     /// All metrics in the OpenMetrics text format.
     #[must_use]
     pub fn render(&self) -> String {
-        let lost = sesemi_traces::dropped();
-        self.spans_lost.inner().store(lost, Ordering::Relaxed);
         let mut out = String::new();
         // Writing to a String cannot fail.
         let _ = prometheus_client::encoding::text::encode(&mut out, &self.registry);

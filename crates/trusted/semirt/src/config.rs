@@ -1,6 +1,7 @@
 //! The command line and the settings of SeMIRT.
 
 use std::net::SocketAddr;
+use std::num::NonZeroU32;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
@@ -77,12 +78,15 @@ struct Settings {
     /// Memory for models, in MiB [default: 256].
     #[arg(long, env = "SESEMI_SEMIRT_MODEL_MEMORY_MIB", value_name = "MIB")]
     model_memory_mib: Option<u64>,
-    /// File for traces (OTLP/JSON lines), or a folder in which each process makes one [default: no traces].
+    /// File for traces (OTLP/JSON lines), or a folder, in which each process makes a file of its own [default: no traces].
     #[arg(long, env = "SESEMI_TRACES", value_name = "PATH")]
     traces: Option<PathBuf>,
     /// Share of the traces that begin here which is recorded, 0 to 1; a caller's own trace is recorded if it says so [default: 1].
     #[arg(long, env = "SESEMI_TRACES_RATIO", value_name = "RATIO")]
     traces_ratio: Option<Ratio>,
+    /// The longest that the file for traces gets, in MiB; spans beyond it are lost until somebody shortens it [default: 256].
+    #[arg(long, env = "SESEMI_TRACES_MAX_MIB", value_name = "MIB")]
+    traces_max_mib: Option<NonZeroU32>,
     /// Only in the file: a table `[trust]` with `simulated-root` and `endorsements`.
     #[arg(skip)]
     trust: TrustSettings,
@@ -162,6 +166,7 @@ impl ServeArgs {
             traces: Export::new(
                 set.traces.or(file.traces),
                 set.traces_ratio.or(file.traces_ratio),
+                set.traces_max_mib.or(file.traces_max_mib),
             ),
         })
     }

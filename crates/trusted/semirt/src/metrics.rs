@@ -1,7 +1,6 @@
 //! What the operator may count: requests by path and outcome, and time. No user, model or size is ever a label.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use prometheus_client::encoding::EncodeLabelSet;
@@ -26,8 +25,6 @@ struct Refused {
 #[derive(Debug)]
 pub struct Metrics {
     registry: Registry,
-    /// Spans that were not written.
-    spans_lost: Counter,
     served: Family<Served, Counter>,
     refused: Family<Refused, Counter>,
     seconds: Histogram,
@@ -48,15 +45,9 @@ impl Metrics {
             Unit::Seconds,
             seconds.clone(),
         );
-        let spans_lost = Counter::default();
-        registry.register(
-            "spans_lost",
-            "Spans that were not written to the file for traces",
-            spans_lost.clone(),
-        );
+        sesemi_traces::metrics::register(&mut registry);
         Arc::new(Self {
             registry,
-            spans_lost,
             served,
             refused,
             seconds,
@@ -79,8 +70,6 @@ impl Metrics {
     /// All metrics in the OpenMetrics text format.
     #[must_use]
     pub fn render(&self) -> String {
-        let lost = sesemi_traces::dropped();
-        self.spans_lost.inner().store(lost, Ordering::Relaxed);
         let mut out = String::new();
         // Writing to a String cannot fail.
         let _ = prometheus_client::encoding::text::encode(&mut out, &self.registry);

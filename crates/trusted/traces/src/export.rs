@@ -1,31 +1,28 @@
 //! The way of a span to a file: a bounded queue, and one thread that writes.
 //!
-//! Whoever ends a span never waits: if the queue is full, because the disk is slow or full, the span is dropped and counted. The
-//! file is opened before the sandbox closes ([`Export::open`]) and the thread is started after it ([`Opened::start`]). There is
+//! Whoever ends a span never waits: if the queue is full, because the disk is slow, the span is dropped and counted, as one is for
+//! which the file ([`file`](crate::file)) has no room. The file is opened before the sandbox closes ([`Export::open`]) and the thread is started after it ([`Opened::start`]). There is
 //! nothing else: no socket, no other file, no retry.
 
-use std::fs::{File, OpenOptions};
-use std::io::{Read as _, Seek as _, SeekFrom, Write};
-use std::path::{Path, PathBuf};
-use std::str::FromStr;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TryRecvError, sync_channel};
-use std::sync::{Arc, OnceLock};
+use std::fs::File;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
+use std::sync::{Arc, OnceLock, PoisonError, RwLock};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use core::num::NonZeroU128;
-use serde::Deserialize;
 use sesemi_protocol::entropy::random;
 use sesemi_protocol::{Entropy, SystemEntropy};
 
+use crate::file::{Lines, Sink};
 use crate::otlp::{self, MAX_SPANS, Resource};
+use crate::settings::{Export, Ratio, WHOLE};
 use crate::span::Finished;
 
 /// Spans that may wait to be written.
 pub const QUEUE: usize = 4096;
-/// How often it is looked whether to stop, when nothing happens.
-const IDLE: Duration = Duration::from_millis(500);
 /// How long the end of the program waits for what is queued.
 const FLUSH: Duration = Duration::from_secs(2);
 /// How often it is said that spans were lost, at most.
@@ -38,7 +35,8 @@ pub(crate) fn tracer() -> Option<&'static Tracer> {
     TRACER.get()
 }
 
-/// Spans of this process that were not written, because the queue was full or the file could not be written to.
+/// Spans of this process that were not written, because the queue was full, the file was as long as it may be, or it
+/// could not be written to.
 #[must_use]
 pub fn dropped() -> u64 {
     tracer().map_or(0, Tracer::dropped)
@@ -68,59 +66,7 @@ pub enum TracesError {
     Entropy(#[from] sesemi_protocol::EntropyError),
 }
 
-/// The share of traces that begin here which is recorded, 0 to 1. A caller that has a trace decides for itself.
-///
-/// Held in 2^-56ths: level 2 of Trace Context says that the last 56 bits of a trace's id are random.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
-#[serde(try_from = "f64")]
-pub struct Ratio(u64);
-
-/// All values of the random bits of a trace's id.
-const WHOLE: u64 = 1 << 56;
-
-impl Ratio {
-    /// All of them.
-    pub const ALL: Self = Self(WHOLE);
-}
-
-impl TryFrom<f64> for Ratio {
-    type Error = &'static str;
-
-    fn try_from(ratio: f64) -> Result<Self, Self::Error> {
-        let within = (0.0..=1.0).contains(&ratio);
-        // 2^56 is exact as a float, and so is every product with it.
-        let part = (ratio * WHOLE as f64) as u64;
-        within.then_some(Self(part)).ok_or("must be 0 to 1")
-    }
-}
-
-impl FromStr for Ratio {
-    type Err = &'static str;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        text.parse::<f64>().unwrap_or(f64::NAN).try_into()
-    }
-}
-
-/// Where traces go.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Export {
-    /// A file, which is appended to; or a folder, in which each process makes a file of its own.
-    pub to: PathBuf,
-    /// How many of those that begin here.
-    pub ratio: Ratio,
-}
-
 impl Export {
-    /// What two settings mean: without a place there are no traces.
-    #[must_use]
-    pub fn new(to: Option<PathBuf>, ratio: Option<Ratio>) -> Option<Self> {
-        to.map(|to| Self {
-            to,
-            ratio: ratio.unwrap_or(Ratio::ALL),
-        })
-    }
-
     /// Opens the file. To be called before the sandbox is entered.
     ///
     /// # Errors
@@ -132,10 +78,8 @@ impl Export {
         } else {
             self.to.clone()
         };
-        let (file, whole) = open(&path)?;
         Ok(Opened {
-            file,
-            whole,
+            lines: Lines::open(&path, self.max_bytes)?,
             ratio: self.ratio,
             service,
             instance,
@@ -143,35 +87,10 @@ impl Export {
     }
 }
 
-/// A file for traces, and whether it ends with a whole line.
-fn open(path: &Path) -> Result<(File, bool), TracesError> {
-    let failed = |source| TracesError::Open {
-        path: path.to_owned(),
-        source,
-    };
-    // A pipe would be waited for until somebody reads it.
-    if path.exists() && !path.is_file() {
-        return Err(TracesError::NoFile(path.to_owned()));
-    }
-    let mut file = OpenOptions::new()
-        .read(true)
-        .append(true)
-        .create(true)
-        .open(path)
-        .map_err(failed)?;
-    let mut last = [b'\n'];
-    if file.metadata().map_err(failed)?.len() > 0 {
-        file.seek(SeekFrom::End(-1)).map_err(failed)?;
-        file.read_exact(&mut last).map_err(failed)?;
-    }
-    Ok((file, last == *b"\n"))
-}
-
 /// A file that is open, and nothing else yet: no thread.
 #[derive(Debug)]
 pub struct Opened {
-    file: File,
-    whole: bool,
+    lines: Lines<File>,
     ratio: Ratio,
     service: &'static str,
     instance: u128,
@@ -194,8 +113,7 @@ impl Opened {
             instance: self.instance,
             tee,
         };
-        let out = Lines::new(self.file, self.whole);
-        let (tracer, running) = start(out, resource, self.ratio, QUEUE)?;
+        let (tracer, running) = start(self.lines, resource, self.ratio, QUEUE)?;
         // A second start in one process writes nothing: the first goes on.
         let _ = TRACER.set(tracer);
         Ok(running)
@@ -222,9 +140,9 @@ pub fn server(
 pub struct Tracer(Arc<Shared>);
 
 struct Shared {
-    queue: SyncSender<Finished>,
+    /// Until the end: without a sender the thread writes what is queued, and ends. Written to once, so nobody waits for it.
+    queue: RwLock<Option<SyncSender<Finished>>>,
     dropped: AtomicU64,
-    stopping: AtomicBool,
     ratio: Ratio,
     entropy: SystemEntropy,
 }
@@ -248,9 +166,17 @@ impl Tracer {
 
     /// Puts a span into the queue, or drops it.
     pub(crate) fn hand_in(&self, finished: Finished) {
-        if self.0.queue.try_send(finished).is_err() {
+        let queue = self.0.queue.read().unwrap_or_else(PoisonError::into_inner);
+        let queued = queue.as_ref().map(|queue| queue.try_send(finished));
+        if !matches!(queued, Some(Ok(()))) {
             self.0.lost(1);
         }
+    }
+
+    /// Takes no more spans, which has the thread end.
+    fn close(&self) {
+        let mut queue = self.0.queue.write().unwrap_or_else(PoisonError::into_inner);
+        *queue = None;
     }
 
     /// Spans that were not written.
@@ -277,7 +203,7 @@ pub struct Running {
 
 impl Drop for Running {
     fn drop(&mut self) {
-        self.tracer.0.stopping.store(true, Ordering::Release);
+        self.tracer.close();
         let ended = self.done.recv_timeout(FLUSH);
         // A disk that hangs is no reason to hang too.
         if ended != Err(RecvTimeoutError::Timeout)
@@ -288,11 +214,20 @@ impl Drop for Running {
     }
 }
 
+#[cfg(test)]
+impl Running {
+    /// Ends as a drop does, however long it takes: a test knows that nothing hangs.
+    fn finish(mut self) {
+        self.tracer.close();
+        self.thread.take().unwrap().join().unwrap();
+    }
+}
+
 /// A tracer whose spans are written to `out`, with at most `queue` of them waiting.
 ///
 /// # Errors
 /// [`TracesError::Thread`].
-pub fn start<W: Write + Send + 'static>(
+pub fn start<W: Sink + Send + 'static>(
     out: Lines<W>,
     resource: Resource,
     ratio: Ratio,
@@ -300,9 +235,8 @@ pub fn start<W: Write + Send + 'static>(
 ) -> Result<(Tracer, Running), TracesError> {
     let (send, receive) = sync_channel(queue);
     let shared = Arc::new(Shared {
-        queue: send,
+        queue: RwLock::new(Some(send)),
         dropped: AtomicU64::new(0),
-        stopping: AtomicBool::new(false),
         ratio,
         entropy: SystemEntropy::new(),
     });
@@ -336,39 +270,26 @@ struct Writer<W> {
     resource: Resource,
 }
 
-impl<W: Write> Writer<W> {
+impl<W: Sink> Writer<W> {
+    /// Until nobody can hand in a span any more and the queue is empty.
     fn run(mut self) {
         let mut complaint = Complaint::default();
-        loop {
-            let stopping = self.shared.stopping.load(Ordering::Acquire);
-            let batch = if stopping {
-                self.queued(Vec::new())
-            } else {
-                match self.queue.recv_timeout(IDLE) {
-                    Ok(first) => self.queued(vec![first]),
-                    Err(_) => Vec::new(),
-                }
-            };
-            if !batch.is_empty() {
-                self.write(&batch);
-            }
-            let lost = self.shared.dropped.load(Ordering::Relaxed);
-            complaint.make(lost, Instant::now());
-            if stopping && batch.is_empty() {
-                return;
-            }
+        while let Ok(first) = self.queue.recv() {
+            let batch = self.queued(first);
+            self.write(&batch);
+            complaint.make(self.lost(), Instant::now());
         }
+        complaint.say(self.lost());
     }
 
-    /// What is in the queue already, as much as fits on a line.
-    fn queued(&self, mut batch: Vec<Finished>) -> Vec<Finished> {
-        while batch.len() < MAX_SPANS {
-            match self.queue.try_recv() {
-                Ok(finished) => batch.push(finished),
-                Err(TryRecvError::Empty | TryRecvError::Disconnected) => break,
-            }
-        }
-        batch
+    fn lost(&self) -> u64 {
+        self.shared.dropped.load(Ordering::Relaxed)
+    }
+
+    /// A span and those that are in the queue already, as many as fit on a line.
+    fn queued(&self, first: Finished) -> Vec<Finished> {
+        let more = self.queue.try_iter().take(MAX_SPANS.saturating_sub(1));
+        std::iter::once(first).chain(more).collect()
     }
 
     fn write(&mut self, batch: &[Finished]) {
@@ -390,38 +311,20 @@ impl Complaint {
     fn make(&mut self, lost: u64, now: Instant) {
         let long_ago = |at| now.saturating_duration_since(at) >= COMPLAIN;
         if lost > self.said && self.at.is_none_or(long_ago) {
+            self.at = Some(now);
+            self.say(lost);
+        }
+    }
+
+    fn say(&mut self, lost: u64) {
+        if lost > self.said {
+            self.said = lost;
             tracing::warn!(
                 lost,
-                "spans were lost: the file for traces is too slow, or cannot be written to"
+                "spans were lost: the file for traces is too slow, cannot be written to, or is as long as it may be \
+                 (traces-max-mib)"
             );
-            (self.said, self.at) = (lost, Some(now));
         }
-    }
-}
-
-/// Whole lines. What a failed write left of one is ended before the next, so that it costs no other line.
-#[derive(Debug)]
-pub struct Lines<W> {
-    out: W,
-    whole: bool,
-}
-
-impl<W: Write> Lines<W> {
-    /// Lines after what `out` has, which ends with a whole one or does not.
-    pub fn new(out: W, whole: bool) -> Self {
-        Self { out, whole }
-    }
-
-    fn put(&mut self, line: &str) -> std::io::Result<()> {
-        if !self.whole {
-            self.out.write_all(b"\n")?;
-        }
-        self.whole = false;
-        // One call for one line: several processes may append to one file.
-        self.out.write_all(line.as_bytes())?;
-        self.out.flush()?;
-        self.whole = true;
-        Ok(())
     }
 }
 

@@ -9,7 +9,9 @@
 //! - [`context`]: the `traceparent` header (W3C Trace Context);
 //! - [`span`]: what is recorded;
 //! - [`otlp`]: how it is written;
-//! - [`export`]: the file, the bounded queue before it and the thread that writes.
+//! - [`file`]: to what, and how much;
+//! - [`export`]: the bounded queue before the file and the thread that writes;
+//! - [`settings`]: what an operator says of all this; `metrics` (a feature): what is told back.
 //!
 //! Both the trusted servers and the gateway use it; it holds no secret and sees none.
 
@@ -27,9 +29,14 @@
 
 pub mod context;
 pub mod export;
+pub mod file;
+#[cfg(feature = "metrics")]
+pub mod metrics;
 pub mod otlp;
+pub mod settings;
 pub mod span;
 
 pub use context::TraceContext;
-pub use export::{Export, Ratio, TracesError, dropped, server};
+pub use export::{TracesError, dropped, server};
+pub use settings::{Export, Ratio};
 pub use span::{Key, Kind, Outcome, Span, Value};

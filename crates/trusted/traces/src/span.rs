@@ -162,6 +162,7 @@ struct Recording {
     wall: u64,
     attributes: Vec<(Key, Value)>,
     outcome: Outcome,
+    discarded: bool,
 }
 
 impl Span {
@@ -281,6 +282,13 @@ impl Span {
         }
     }
 
+    /// Ends it unrecorded. Its parts that have ended are recorded already.
+    pub fn discard(mut self) {
+        if let Some(recording) = &mut self.recording {
+            recording.discarded = true;
+        }
+    }
+
     /// What to pass on to whoever is called for this work.
     #[must_use]
     pub fn context(&self) -> Option<TraceContext> {
@@ -311,6 +319,7 @@ impl Recording {
             wall: wall_clock(),
             attributes: Vec::new(),
             outcome: ABANDONED,
+            discarded: false,
         })
     }
 
@@ -332,6 +341,9 @@ impl Recording {
 
 impl Drop for Recording {
     fn drop(&mut self) {
+        if self.discarded {
+            return;
+        }
         let finished = Finished {
             context: self.context,
             parent: self.parent,

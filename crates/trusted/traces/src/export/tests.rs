@@ -1,4 +1,5 @@
 use std::collections::HashSet;
+use std::io::Write;
 use std::sync::Mutex;
 use std::sync::mpsc::Sender;
 
@@ -7,6 +8,7 @@ use serde_json::Value as Json;
 use super::*;
 use crate::{Key, Kind, Outcome, Span, TraceContext};
 
+const NO_LIMIT: u64 = u64::MAX;
 const RESOURCE: Resource = Resource {
     service: "test",
     version: "0",
@@ -25,6 +27,12 @@ impl Write for Memory {
     }
     fn flush(&mut self) -> std::io::Result<()> {
         Ok(())
+    }
+}
+
+impl Sink for Memory {
+    fn length(&self) -> std::io::Result<u64> {
+        Ok(self.0.lock().unwrap().len() as u64)
     }
 }
 
@@ -47,10 +55,10 @@ impl Memory {
 
 fn recorded(ratio: Ratio, work: impl FnOnce(&Tracer)) -> Vec<Json> {
     let memory = Memory::default();
-    let out = Lines::new(memory.clone(), true);
+    let out = Lines::new(memory.clone(), true, NO_LIMIT);
     let (tracer, running) = start(out, RESOURCE, ratio, QUEUE).unwrap();
     work(&tracer);
-    drop(running);
+    running.finish();
     assert_eq!(tracer.dropped(), 0);
     memory.spans()
 }
@@ -153,6 +161,12 @@ impl Write for Slow {
     }
 }
 
+impl Sink for Slow {
+    fn length(&self) -> std::io::Result<u64> {
+        self.memory.length()
+    }
+}
+
 #[test]
 fn a_disk_that_hangs_holds_up_nobody_and_what_does_not_fit_is_counted() {
     const PLACES: usize = 8;
@@ -164,7 +178,13 @@ fn a_disk_that_hangs_holds_up_nobody_and_what_does_not_fit_is_counted() {
         go: may_go,
         memory: memory.clone(),
     };
-    let (tracer, running) = start(Lines::new(slow, true), RESOURCE, Ratio::ALL, PLACES).unwrap();
+    let (tracer, running) = start(
+        Lines::new(slow, true, NO_LIMIT),
+        RESOURCE,
+        Ratio::ALL,
+        PLACES,
+    )
+    .unwrap();
     let work = || drop(Span::begin(&tracer, "work", Kind::Internal, None));
     work();
     was_asked.recv().unwrap();
@@ -174,80 +194,91 @@ fn a_disk_that_hangs_holds_up_nobody_and_what_does_not_fit_is_counted() {
     }
     assert_eq!(tracer.dropped(), 100);
     drop(go);
-    drop(running);
+    running.finish();
     assert_eq!(memory.spans().len(), PLACES + 1);
 }
 
-/// A disk that is full after some bytes, then has room again.
-struct Full {
-    room: Option<usize>,
-    memory: Memory,
-}
+/// A disk that is full.
+struct Full;
 
 impl Write for Full {
-    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        match self.room.take() {
-            None => self.memory.write(bytes),
-            Some(0) => Err(std::io::ErrorKind::StorageFull.into()),
-            Some(room) => {
-                self.room = Some(0);
-                self.memory.write(&bytes[..room.min(bytes.len())])
-            }
-        }
+    fn write(&mut self, _: &[u8]) -> std::io::Result<usize> {
+        Err(std::io::ErrorKind::StorageFull.into())
     }
     fn flush(&mut self) -> std::io::Result<()> {
         Ok(())
     }
 }
 
-#[test]
-fn a_line_that_was_cut_off_by_a_full_disk_costs_no_other_line() {
-    let memory = Memory::default();
-    let mut lines = Lines::new(
-        Full {
-            room: Some(5),
-            memory: memory.clone(),
-        },
-        true,
-    );
-    lines.put("{\"lost\":1}\n").unwrap_err();
-    lines.put("{\"kept\":2}\n").unwrap();
-    lines.put("{\"kept\":3}\n").unwrap();
-    let text = String::from_utf8(memory.0.lock().unwrap().clone()).unwrap();
-    assert_eq!(text, "{\"los\n{\"kept\":2}\n{\"kept\":3}\n");
+impl Sink for Full {
+    fn length(&self) -> std::io::Result<u64> {
+        Ok(0)
+    }
 }
 
 #[test]
 fn spans_that_cannot_be_written_are_counted() {
-    let full = Full {
-        room: Some(0),
-        memory: Memory::default(),
-    };
-    let (tracer, running) = start(Lines::new(full, true), RESOURCE, Ratio::ALL, QUEUE).unwrap();
+    let full = Lines::new(Full, true, NO_LIMIT);
+    let (tracer, running) = start(full, RESOURCE, Ratio::ALL, QUEUE).unwrap();
     drop(Span::begin(&tracer, "work", Kind::Internal, None));
-    drop(running);
+    running.finish();
     assert_eq!(tracer.dropped(), 1);
 }
 
 #[test]
-fn a_file_is_appended_to_after_a_whole_line() {
+fn spans_for_which_the_file_has_no_room_are_lost_until_it_is_turned_over() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("traces.jsonl");
-    std::fs::write(&path, "{\"resourceSpans\":[]}\n{\"cut o").unwrap();
-    let export = Export::new(Some(path.clone()), None).unwrap();
-    let opened = export.open("test").unwrap();
-    assert!(!opened.whole);
-    let mut lines = Lines::new(opened.file, opened.whole);
-    lines.put("{}\n").unwrap();
-    let text = std::fs::read_to_string(&path).unwrap();
-    assert_eq!(text, "{\"resourceSpans\":[]}\n{\"cut o\n{}\n");
-    assert!(export.open("test").unwrap().whole);
+    let text = || std::fs::read_to_string(&path).unwrap();
+    let lines = |max_bytes| Lines::open(&path, max_bytes).unwrap();
+    let one = |lines| {
+        let (tracer, running) = start(lines, RESOURCE, Ratio::ALL, QUEUE).unwrap();
+        drop(Span::begin(&tracer, "work", Kind::Internal, None));
+        running.finish();
+        tracer.dropped()
+    };
+    assert_eq!(one(lines(NO_LIMIT)), 0);
+    let before = text();
+    let full = before.len() as u64;
+    // No room, and the file stays as it is.
+    assert_eq!(one(lines(full)), 1);
+    assert_eq!(text(), before);
+    // Opened while it is full, turned over as `copytruncate` does.
+    let open = lines(full.saturating_mul(2));
+    std::fs::write(&path, before.repeat(2)).unwrap();
+    let turned_over = File::options().write(true).open(&path).unwrap();
+    turned_over.set_len(0).unwrap();
+    assert_eq!(one(open), 0);
+    assert_eq!(spans(&text()).len(), 1);
+}
+
+#[test]
+fn after_the_end_spans_are_lost_and_counted() {
+    let memory = Memory::default();
+    let lines = Lines::new(memory.clone(), true, NO_LIMIT);
+    let (tracer, running) = start(lines, RESOURCE, Ratio::ALL, QUEUE).unwrap();
+    drop(Span::begin(&tracer, "work", Kind::Internal, None));
+    running.finish();
+    drop(Span::begin(&tracer, "late", Kind::Internal, None));
+    assert_eq!(tracer.dropped(), 1);
+    assert_eq!(memory.spans().len(), 1);
+}
+
+#[test]
+fn a_span_that_is_discarded_is_neither_written_nor_lost() {
+    let spans = recorded(Ratio::ALL, |tracer| {
+        let work = Span::begin(tracer, "work", Kind::Server, None);
+        work.discard();
+        drop(Span::begin(tracer, "kept", Kind::Server, None));
+    });
+    assert_eq!(spans.len(), 1);
+    assert_eq!(spans[0]["name"], "kept");
 }
 
 #[test]
 fn in_a_folder_each_process_has_a_file_of_its_own() {
     let folder = tempfile::tempdir().unwrap();
-    let export = Export::new(Some(folder.path().to_owned()), None).unwrap();
+    let export = Export::new(Some(folder.path().to_owned()), None, None).unwrap();
     let _opened = [export.open("test").unwrap(), export.open("test").unwrap()];
     assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 2);
 }
@@ -255,7 +286,7 @@ fn in_a_folder_each_process_has_a_file_of_its_own() {
 #[test]
 fn what_is_no_file_is_refused_by_name() {
     let open = |path: &str| {
-        let export = Export::new(Some(path.into()), None).unwrap();
+        let export = Export::new(Some(path.into()), None, None).unwrap();
         export.open("test").unwrap_err().to_string()
     };
     assert!(open("/dev/null").contains("/dev/null"));
