@@ -340,9 +340,7 @@ impl<S: Answers> Server<S> {
             };
             let Some(call) = received else { break };
             let number = call.number;
-            let span = CallSpan::begin(peer, &call.body);
             let (body, goes_on) = self.answer(peer, network, call.body).await;
-            span.end(&body);
             let reply = Reply { number, body };
             channel.send(&reply, self.bounds.reply).await?;
             if !goes_on {
@@ -365,7 +363,10 @@ impl<S: Answers> Server<S> {
             let refusal = Refusal::new(RefusalCode::Busy, retry);
             return (ReplyBody::Refused(refusal), true);
         }
+        // Only now: whoever sends more than it may must not fill the disk with what is recorded of it.
+        let span = CallSpan::begin(peer, &call);
         let reply = self.service.answer(peer, call).await;
+        span.end(&reply);
         let forged = signed
             && !strangers
             && matches!(&reply, ReplyBody::Refused(refusal)

@@ -39,8 +39,12 @@ impl CallSpan {
         Self(span)
     }
 
+    /// Records how it ended; nothing of a call that was refused as one too many, of which a caller can make as many as it likes.
     pub(crate) fn end(mut self, reply: &ReplyBody) {
         let outcome = match reply {
+            ReplyBody::Refused(refusal) if refusal.code == RefusalCode::Busy => {
+                return self.0.discard();
+            }
             ReplyBody::Refused(refusal) => of(refusal.code),
             ReplyBody::SequenceBehind(_) => Outcome::Refused(RefusalCode::Replayed.as_str()),
             ReplyBody::Locked(_) => Outcome::Refused(RefusalCode::Locked.as_str()),
