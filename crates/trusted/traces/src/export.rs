@@ -167,8 +167,11 @@ impl Tracer {
     /// Puts a span into the queue, or drops it.
     pub(crate) fn hand_in(&self, finished: Finished) {
         let queue = self.0.queue.read().unwrap_or_else(PoisonError::into_inner);
-        let queued = queue.as_ref().map(|queue| queue.try_send(finished));
-        if !matches!(queued, Some(Ok(()))) {
+        let queued = match &*queue {
+            Some(queue) => queue.try_send(finished).is_ok(),
+            None => false,
+        };
+        if !queued {
             self.0.lost(1);
         }
     }
