@@ -47,8 +47,10 @@ pub struct Metrics {
     pub grants: Gauge<u64, AtomicU64>,
     /// Whether the last write to the log succeeded.
     pub writable: Gauge,
-    /// Callers that have seen another or a newer history of this service: it was rolled back or forked.
+    /// Enclaves and registered principals that have seen another or a newer history of this service: it was rolled back or forked.
     pub stale: Counter,
+    /// Strangers that say so.
+    pub stale_claims: Counter,
     /// Connections and calls that came too often.
     pub rate_limited: Counter,
     /// Connections closed for want of a place.
@@ -78,6 +80,7 @@ impl Metrics {
         let grants = Gauge::default();
         let writable = Gauge::default();
         let stale = Counter::default();
+        let stale_claims = Counter::default();
         let rate_limited = Counter::default();
         let crowded = Counter::default();
         let clock_behind = Gauge::default();
@@ -112,8 +115,13 @@ impl Metrics {
         );
         registry.register(
             "stale",
-            "Callers that have seen another or a newer history of this service",
+            "Enclaves and registered principals that have seen another or a newer history of this service",
             stale.clone(),
+        );
+        registry.register(
+            "stale_claims",
+            "Callers that nobody vouches for and that say they have seen another or a newer history",
+            stale_claims.clone(),
         );
         registry.register(
             "rate_limited",
@@ -150,6 +158,7 @@ impl Metrics {
             grants,
             writable,
             stale,
+            stale_claims,
             rate_limited,
             crowded,
             clock_behind,

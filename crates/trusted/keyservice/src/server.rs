@@ -19,17 +19,17 @@ use crate::limits::{Limits, Network, RetryAfter};
 use crate::locked::LockedService;
 use crate::metrics::Metrics;
 use crate::quota::{Held, Quota};
-use crate::service::KeyService;
+use crate::service::{CountsFor, KeyService};
 use crate::spans::CallSpan;
 
 /// What is served on the channels.
 pub trait Answers: Send + Sync + 'static {
-    /// Answers one call of a peer that is known from its channel.
+    /// Answers one call of a peer that is known from its channel, and says whom it counts for.
     fn answer(
         self: &Arc<Self>,
         peer: &Peer,
         call: CallBody,
-    ) -> impl Future<Output = ReplyBody> + Send;
+    ) -> impl Future<Output = (ReplyBody, CountsFor)> + Send;
 
     /// Whether a call comes from nobody in particular: neither from an enclave, nor in the name of a registered principal. It is
     /// asked before any signature is verified, and must cost little.
@@ -41,8 +41,8 @@ impl Answers for KeyService {
         self: &Arc<Self>,
         peer: &Peer,
         call: CallBody,
-    ) -> impl Future<Output = ReplyBody> + Send {
-        Self::answer(self, peer, call)
+    ) -> impl Future<Output = (ReplyBody, CountsFor)> + Send {
+        self.answer_counted(peer, call)
     }
 
     fn is_strangers(&self, peer: &Peer, call: &CallBody) -> bool {
@@ -51,8 +51,8 @@ impl Answers for KeyService {
 }
 
 impl Answers for LockedService {
-    async fn answer(self: &Arc<Self>, peer: &Peer, call: CallBody) -> ReplyBody {
-        Self::answer(self, peer, call)
+    async fn answer(self: &Arc<Self>, peer: &Peer, call: CallBody) -> (ReplyBody, CountsFor) {
+        (Self::answer(self, peer, call), CountsFor::Caller)
     }
 
     /// It knows no principals yet.
@@ -120,7 +120,8 @@ impl Default for Bounds {
 pub struct AddressLimits {
     /// Connect.
     pub connections: Limits<Network>,
-    /// Call without being an enclave or a registered principal, or in the name of one without its key.
+    /// Call without being an enclave or a registered principal; or in the name of one without its key, with a command of it that is
+    /// not new, or beyond its limit.
     pub strangers: Limits<Network>,
 }
 
@@ -353,11 +354,11 @@ impl<S: Answers> Server<S> {
 
     /// Answers a call, if its address may send one more of this kind; and whether the channel goes on.
     ///
-    /// A registered principal's calls count as its own (the service sees to that) once its signature has verified. What others
-    /// say in its name must not, so it counts for their address. Refusing it before it is verified would refuse the principal
+    /// A registered principal's calls count as its own (the service sees to that) once its signature has verified, if they are new
+    /// and it is within its limit. What others say in its name, or again, must not, so it counts for their address, and so does
+    /// what a principal sends beyond its limit. Refusing that before it is verified would refuse the principal
     /// that shares the address, so the channel ends instead: the next attempt costs a connection, of which there are few.
     async fn answer(&self, peer: &Peer, network: Network, call: CallBody) -> (ReplyBody, bool) {
-        let signed = matches!(call, CallBody::Submit { .. } | CallBody::Query(_));
         let strangers = self.service.is_strangers(peer, &call);
         if strangers && let Err(retry) = self.take(network, |limits| &mut limits.strangers) {
             let refusal = Refusal::new(RefusalCode::Busy, retry);
@@ -365,13 +366,11 @@ impl<S: Answers> Server<S> {
         }
         // Only now: whoever sends more than it may must not fill the disk with what is recorded of it.
         let span = CallSpan::begin(peer, &call);
-        let reply = self.service.answer(peer, call).await;
+        let (reply, counts_for) = self.service.answer(peer, call).await;
         span.end(&reply);
-        let forged = signed
-            && !strangers
-            && matches!(&reply, ReplyBody::Refused(refusal)
-                if matches!(refusal.code, RefusalCode::NotAuthentic | RefusalCode::Malformed));
-        let over = forged && self.take(network, |limits| &mut limits.strangers).is_err();
+        // A stranger's was counted before.
+        let counts = !strangers && counts_for == CountsFor::Address;
+        let over = counts && self.take(network, |limits| &mut limits.strangers).is_err();
         (reply, !over)
     }
 }

@@ -4,6 +4,7 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGua
 
 use redb::{Database, ReadTransaction, ReadableDatabase as _};
 use sesemi_attest::sealing::Sealer;
+use sesemi_protocol::Digest;
 
 use super::milestones::Start;
 use super::{LogError, Opened, Point, database, entry};
@@ -119,22 +120,25 @@ impl Reader {
     /// # Errors
     /// [`LogError`] if the log cannot be read there.
     pub fn agrees(&self, point: Point) -> Result<Agreement, LogError> {
-        let (end, known) = {
-            let known = self.shared.known();
-            (known.point(), known.chain_at(point.sequence))
-        };
-        if point.sequence > end.sequence {
-            return Ok(Agreement::Behind);
+        match self.recalls(point) {
+            Some(agreement) => Ok(agreement),
+            None => Ok(compared(
+                self.read(point.sequence)?.chain_after,
+                point.chain,
+            )),
         }
-        let chain = match known {
-            Some(chain) => chain,
-            None => self.read(point.sequence)?.chain_after,
-        };
-        Ok(if chain == point.chain {
-            Agreement::Same
-        } else {
-            Agreement::Forked
-        })
+    }
+
+    /// The same from memory, for a point that is beyond the log's end, or of which the chain is known without the disk: the end,
+    /// the start and every 32nd entry. Never waits for the disk. `None` for any other point.
+    #[must_use]
+    pub fn recalls(&self, point: Point) -> Option<Agreement> {
+        let known = self.shared.known();
+        if point.sequence > known.point().sequence {
+            return Some(Agreement::Behind);
+        }
+        let chain = known.chain_at(point.sequence)?;
+        Some(compared(chain, point.chain))
     }
 
     /// Hands entries `first` to `last` to `each`, in order, each verified as by [`Reader::read`] but cheaper, from one consistent view.
@@ -222,6 +226,14 @@ impl Reader {
             }
             other => other,
         }
+    }
+}
+
+fn compared(chain: Digest, seen: Digest) -> Agreement {
+    if chain == seen {
+        Agreement::Same
+    } else {
+        Agreement::Forked
     }
 }
 

@@ -2,7 +2,9 @@
 //! against the state, makes it durable and carries it out; then its receipt is signed, again where it came in.
 //!
 //! A command that comes again gets the receipt that it got the first time: a client that lost the answer repeats itself, and
-//! one who replays somebody else's command gains nothing.
+//! one who replays somebody else's command gains nothing. It takes nothing from its signer either: whoever may see a command in
+//! the log has its bytes, and could use up what its signer may command, so that it cannot revoke. So only a command that is new
+//! counts for its signer; one that is not counts for the address that it comes from.
 
 use std::time::Instant;
 
@@ -15,16 +17,33 @@ use sesemi_protocol::{Digest, PrincipalId, Refusal, RefusalCode, SecretKey, audi
 use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::oneshot;
 
+use super::pages::Lane;
 use super::writer::{Denied, Submission, Work};
-use super::{KeyService, read, unreadable};
+use super::{CountsFor, KeyService, Witness, read, unreadable};
+use crate::log::Reader;
 use crate::metrics::Outcome;
 use crate::state::check::Objection;
 use crate::state::{Authentic, Secret};
 
 impl KeyService {
-    pub(super) async fn submit(&self, signed: Vec<u8>, key: Option<SecretKey>) -> ReplyBody {
+    pub(super) async fn submit(
+        &self,
+        signed: Vec<u8>,
+        key: Option<SecretKey>,
+    ) -> (ReplyBody, CountsFor) {
         let started = Instant::now();
-        let reply = match self.carry_out(signed, key).await {
+        let (done, counts_for) = match self.admit(&signed, key) {
+            Ok(authentic) => {
+                let done = self.carry_out(authentic, signed).await;
+                (done, CountsFor::Caller)
+            }
+            Err(NotAdmitted::Old(authentic, last)) => {
+                let done = self.repeat(&authentic, signed, last).await;
+                (done, CountsFor::Address)
+            }
+            Err(NotAdmitted::Denied(denied)) => (Err(denied), CountsFor::Address),
+        };
+        let reply = match done {
             Ok(receipt) => ReplyBody::Receipt(receipt.into()),
             Err(Denied::Refused(refusal)) => ReplyBody::Refused(refusal),
             Err(Denied::SequenceBehind(last)) => ReplyBody::SequenceBehind(last),
@@ -39,14 +58,35 @@ impl KeyService {
         self.metrics
             .command_seconds
             .observe(started.elapsed().as_secs_f64());
-        reply
+        (reply, counts_for)
     }
 
-    async fn carry_out(&self, signed: Vec<u8>, key: Option<SecretKey>) -> Result<Vec<u8>, Denied> {
-        let authentic = self.authenticate(&signed, key)?;
+    /// Takes a new command from what its signer may command now; any other takes nothing.
+    fn admit(&self, signed: &[u8], key: Option<SecretKey>) -> Result<Authentic, NotAdmitted> {
+        let denied = |refusal: Refusal| NotAdmitted::Denied(refusal.into());
+        let authentic = self.authenticate(signed, key).map_err(denied)?;
+        let (signer, command) = (&authentic.signer, &authentic.command);
+        let new = read(&self.state).check_new(signer, command);
+        match new {
+            Ok(()) => self.within_limits(signer).map_err(denied)?,
+            Err(Objection::SequenceBehind(last)) => {
+                return Err(NotAdmitted::Old(Box::new(authentic), last));
+            }
+            Err(Objection::Refused(code)) => return Err(denied(code.into())),
+        }
+        Ok(authentic)
+    }
+
+    async fn carry_out(&self, authentic: Authentic, signed: Vec<u8>) -> Result<Vec<u8>, Denied> {
         let signer = authentic.signer;
-        self.within_limits(&signer)?;
-        self.agree(authentic.command.seen)?;
+        // Whoever registers is nobody yet: anybody can sign with a new key.
+        let registered = read(&self.state).principals().get(&signer).is_some();
+        let (lane, witness) = if registered {
+            (Lane::Principal(signer), Witness::Known)
+        } else {
+            (Lane::Strangers, Witness::Stranger)
+        };
+        self.agree(lane, witness, authentic.command.seen).await?;
         let sequence = authentic.command.sequence;
         let digest = Digest::of(&signed);
         let (answer, answered) = oneshot::channel();
@@ -63,11 +103,32 @@ impl KeyService {
             place,
         };
         let point = match self.hand_in(submission, answered).await {
+            // It came twice at once, and the other one was faster.
             Err(Denied::SequenceBehind(last)) => self
-                .repeated(&signer, sequence, &signed)?
+                .repeated(lane, signer, sequence, signed)
+                .await?
                 .ok_or(Denied::SequenceBehind(last))?,
             other => other?,
         };
+        self.receipt(signer, digest, point)
+    }
+
+    /// The receipt of a command that is not new, if it was carried out. It has its turn at the log as a stranger's: its signer's
+    /// belongs to the signer.
+    async fn repeat(
+        &self,
+        authentic: &Authentic,
+        signed: Vec<u8>,
+        last: u64,
+    ) -> Result<Vec<u8>, Denied> {
+        let (signer, command) = (authentic.signer, &authentic.command);
+        self.agree(Lane::Strangers, Witness::Known, command.seen)
+            .await?;
+        let digest = Digest::of(&signed);
+        let point = self
+            .repeated(Lane::Strangers, signer, command.sequence, signed)
+            .await?
+            .ok_or(Denied::SequenceBehind(last))?;
         self.receipt(signer, digest, point)
     }
 
@@ -137,38 +198,21 @@ impl KeyService {
     }
 
     /// Where a command stands in the log, if it was carried out: looks back along its signer's commands.
-    fn repeated(
+    async fn repeated(
         &self,
-        signer: &PrincipalId,
+        lane: Lane,
+        signer: PrincipalId,
         sequence: u64,
-        signed: &[u8],
+        signed: Vec<u8>,
     ) -> Result<Option<Point>, Refusal> {
         let last = read(&self.state)
             .principals()
-            .get(signer)
-            .map(super::super::state::principals::Principal::last_position);
-        let mut position = last.unwrap_or(0);
-        for _ in 0..MAX_REPEATED {
-            if position == 0 {
-                return Ok(None);
-            }
-            let opened = self.reader.read(position).map_err(|e| unreadable(&e))?;
-            let internal = |_| Refusal::from(RefusalCode::Internal);
-            let entry = audit::decode(&opened.public).map_err(internal)?;
-            if let audit::Record::Command(known) = &entry.record
-                && known.as_slice() == signed
-            {
-                return Ok(Some(opened.point()));
-            }
-            let command = entry
-                .unverified_command()
-                .map_err(|_| Refusal::from(RefusalCode::Internal))?;
-            if command.is_none_or(|(_, command)| command.sequence <= sequence) {
-                return Ok(None);
-            }
-            position = entry.previous;
-        }
-        Ok(None)
+            .get(&signer)
+            .map_or(0, crate::state::principals::Principal::last_position);
+        let reader = self.reader.clone();
+        self.pages
+            .read(lane, move || look_back(&reader, last, sequence, &signed))
+            .await
     }
 
     /// Ed25519 is deterministic: a repeated command gets the same bytes.
@@ -189,6 +233,44 @@ impl KeyService {
         let signed = receipt.sign(&self.identity);
         Ok(signed.map_err(|_| Refusal::from(RefusalCode::Internal))?)
     }
+}
+
+/// Why a command takes nothing from what its signer may command.
+enum NotAdmitted {
+    /// It is not authentic, not for this service, or its signer has had enough.
+    Denied(Denied),
+    /// Its sequence is not above its signer's last one.
+    Old(Box<Authentic>, u64),
+}
+
+/// Looks for a command from entry `position` on, back along the entries of its signer.
+fn look_back(
+    reader: &Reader,
+    mut position: u64,
+    sequence: u64,
+    signed: &[u8],
+) -> Result<Option<Point>, Refusal> {
+    for _ in 0..MAX_REPEATED {
+        if position == 0 {
+            return Ok(None);
+        }
+        let opened = reader.read(position).map_err(|e| unreadable(&e))?;
+        let internal = |_| Refusal::from(RefusalCode::Internal);
+        let entry = audit::decode(&opened.public).map_err(internal)?;
+        if let audit::Record::Command(known) = &entry.record
+            && known.as_slice() == signed
+        {
+            return Ok(Some(opened.point()));
+        }
+        let command = entry
+            .unverified_command()
+            .map_err(|_| Refusal::from(RefusalCode::Internal))?;
+        if command.is_none_or(|(_, command)| command.sequence <= sequence) {
+            return Ok(None);
+        }
+        position = entry.previous;
+    }
+    Ok(None)
 }
 
 impl From<Refusal> for Denied {

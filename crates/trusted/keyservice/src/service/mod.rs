@@ -3,7 +3,7 @@
 //!
 //! - [`commands`]: from signed bytes to a receipt; [`writer`]: the thread that owns the log;
 //! - [`releases`]: keys for enclaves, and what is recorded of it; [`questions`]: what principals ask; [`pages`]: turns at
-//!   reading the log for them;
+//!   reading the log;
 //! - [`handover`]: to a successor that custodians approved.
 //!
 //! [`crate::start`] makes a service.
@@ -36,7 +36,7 @@ pub mod questions;
 pub mod releases;
 pub mod writer;
 
-use pages::Pages;
+use pages::{Lane, Pages};
 use releases::Recorder;
 use writer::Work;
 
@@ -66,6 +66,26 @@ impl core::fmt::Debug for Resources {
     fn fmt(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
         f.write_str("Resources(..)")
     }
+}
+
+/// Who says what it has seen of the log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Witness {
+    /// An enclave, or a registered principal that has signed it.
+    Known,
+    /// Somebody whom nobody vouches for, and who may have made it up: it raises no alarm.
+    Stranger,
+}
+
+/// Whom a call counts for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CountsFor {
+    /// Its caller: an enclave, a principal that has signed it just now and was within its limit, or somebody whose address was
+    /// asked before.
+    Caller,
+    /// The address that it came from, because nobody else answers for it: its signature is wrong, or its signer has had enough, or
+    /// it is not new, and then others have it too.
+    Address,
 }
 
 /// The running service.
@@ -162,18 +182,28 @@ impl KeyService {
 
     /// Answers one call of a peer. Who the peer is comes from the channel, never from the call.
     pub async fn answer(self: &Arc<Self>, peer: &Peer, call: CallBody) -> ReplyBody {
-        match call {
-            CallBody::Status { seen } => self.status(seen),
-            CallBody::Release(requests) => self.release(peer, &requests),
-            CallBody::Submit { signed, key } => self.submit(signed.into(), key).await,
-            CallBody::Query(signed) => self.query(signed.into()).await,
+        self.answer_counted(peer, call).await.0
+    }
+
+    /// Answers one call of a peer, and says whom it counts for.
+    pub async fn answer_counted(
+        self: &Arc<Self>,
+        peer: &Peer,
+        call: CallBody,
+    ) -> (ReplyBody, CountsFor) {
+        let reply = match call {
+            CallBody::Submit { signed, key } => return self.submit(signed.into(), key).await,
+            CallBody::Query(signed) => return self.query(signed.into()).await,
+            CallBody::Status { seen } => self.status(peer, seen).await,
+            CallBody::Release(requests) => self.release(peer, &requests).await,
             CallBody::Unlock(_) => {
                 let detail = "the service's state is open already";
                 ReplyBody::Refused(Refusal::new(RefusalCode::AlreadyExists, detail))
             }
             CallBody::HandOver { policy } => self.hand_over(peer, policy),
             CallBody::Retire { policy } => self.retire(peer, policy).await,
-        }
+        };
+        (reply, CountsFor::Caller)
     }
 
     /// Whether a call comes from nobody in particular: it is of those that nobody signs, or names a signer that is not registered.
@@ -193,8 +223,12 @@ impl KeyService {
         claimed.is_none_or(|id| read(&self.state).principals().get(&id).is_none())
     }
 
-    fn status(&self, seen: Point) -> ReplyBody {
-        if let Err(refusal) = self.agree(seen) {
+    async fn status(&self, peer: &Peer, seen: Point) -> ReplyBody {
+        let (lane, witness) = match peer {
+            Peer::Enclave(claims) => (Lane::Enclave(claims.evidence), Witness::Known),
+            Peer::Principal => (Lane::Strangers, Witness::Stranger),
+        };
+        if let Err(refusal) = self.agree(lane, witness, seen).await {
             return ReplyBody::Refused(refusal);
         }
         let state = read(&self.state);
@@ -226,36 +260,61 @@ impl KeyService {
     }
 
     /// Whether this log has been where somebody says it was. If not, it was rolled back, or it is a fork.
-    fn agree(&self, seen: Point) -> Result<(), Refusal> {
-        match self.reader.agrees(seen) {
-            Ok(Agreement::Same) => Ok(()),
-            Ok(Agreement::Behind) => {
-                tracing::error!(
-                    seen = seen.sequence,
-                    "STALE STATE: a caller has seen a newer state of this service; it was rolled back"
-                );
-                self.metrics.stale.inc();
-                let detail = format!(
-                    "the log ends at entry {}, the caller has seen entry {}",
-                    self.reader.point().sequence,
-                    seen.sequence
-                );
-                Err(Refusal::new(RefusalCode::StaleState, detail))
+    async fn agree(&self, lane: Lane, witness: Witness, seen: Point) -> Result<(), Refusal> {
+        let agreement = match self.reader.recalls(seen) {
+            Some(known) => known,
+            None => {
+                let read = self.look_up(lane, vec![seen]).await?;
+                let found = read.into_iter().next();
+                found.unwrap_or_else(|| Err(RefusalCode::Internal.into()))?
             }
-            Ok(Agreement::Forked) => {
-                tracing::error!(
-                    seen = seen.sequence,
-                    "FORKED STATE: a caller has seen another history of this service"
-                );
+        };
+        self.judge(witness, seen, agreement)
+    }
+
+    /// Looks points up on the disk, on a thread that may wait for it: in their order, what the log says of each.
+    async fn look_up(
+        &self,
+        lane: Lane,
+        points: Vec<Point>,
+    ) -> Result<Vec<Result<Agreement, Refusal>>, Refusal> {
+        let reader = self.reader.clone();
+        let look_up = move || {
+            let points = points.into_iter();
+            Ok(points
+                .map(|point| reader.agrees(point).map_err(|e| unreadable(&e)))
+                .collect())
+        };
+        self.pages.read(lane, look_up).await
+    }
+
+    fn judge(&self, witness: Witness, seen: Point, agreement: Agreement) -> Result<(), Refusal> {
+        let (sequence, end) = (seen.sequence, self.reader.point().sequence);
+        let (alarm, detail) = match agreement {
+            Agreement::Same => return Ok(()),
+            Agreement::Behind => (
+                "STALE STATE: a caller has seen a newer state of this service; it was rolled back",
+                format!("the log ends at entry {end}, the caller has seen entry {sequence}"),
+            ),
+            Agreement::Forked => (
+                "FORKED STATE: a caller has seen another history of this service",
+                format!("entry {sequence} is another one than the caller has seen"),
+            ),
+        };
+        match witness {
+            Witness::Known => {
+                tracing::error!(seen = sequence, "{alarm}");
                 self.metrics.stale.inc();
-                let detail = format!(
-                    "entry {} is another one than the caller has seen",
-                    seen.sequence
-                );
-                Err(Refusal::new(RefusalCode::StaleState, detail))
             }
-            Err(error) => Err(unreadable(&error)),
+            Witness::Stranger => {
+                tracing::debug!(
+                    seen = sequence,
+                    "a stranger says that it has seen another log"
+                );
+                self.metrics.stale_claims.inc();
+            }
         }
+        Err(Refusal::new(RefusalCode::StaleState, detail))
     }
 
     /// Takes one from what a principal may do now.

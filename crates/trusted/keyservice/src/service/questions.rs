@@ -9,7 +9,8 @@ use sesemi_protocol::receipt::{Point, SignedError};
 use sesemi_protocol::wire::ReplyBody;
 use sesemi_protocol::{Digest, PrincipalId, Refusal, RefusalCode};
 
-use super::{KeyService, read, unreadable};
+use super::pages::Lane;
+use super::{CountsFor, KeyService, Witness, read, unreadable};
 use crate::answers::{self, Asker};
 use crate::log::LogError;
 use crate::metrics::Outcome;
@@ -22,27 +23,47 @@ const MAX_SHOWN: usize = 24 * 1024;
 const MAX_ENTRIES: u64 = 1024;
 
 impl KeyService {
-    pub(super) async fn query(self: &Arc<Self>, signed: Vec<u8>) -> ReplyBody {
-        let answered = self.answer_query(&signed).await;
+    pub(super) async fn query(self: &Arc<Self>, signed: Vec<u8>) -> (ReplyBody, CountsFor) {
+        let clock = self.clock.unix_seconds();
+        let (answered, counts_for) = match self.admit_query(&signed, clock) {
+            Ok((id, query)) => {
+                let answered = self.answer_query(id, query, clock).await;
+                (answered, CountsFor::Caller)
+            }
+            Err(refusal) => (Err(refusal), CountsFor::Address),
+        };
         let outcome = Outcome::of(answered.as_ref().err().map(|refusal| refusal.code));
         self.metrics.queries.get_or_create(&outcome).inc();
-        match answered {
+        let reply = match answered {
             Ok(answer) => ReplyBody::Answer(Box::new(answer)),
             Err(refusal) => ReplyBody::Refused(refusal),
-        }
+        };
+        (reply, counts_for)
     }
 
-    async fn answer_query(self: &Arc<Self>, signed: &[u8]) -> Result<QueryAnswer, Refusal> {
+    /// Whose question it is, if it is one for now and for this service, and its asker may ask. Only such a one takes from what the
+    /// asker may ask: another service that it asked has its question too, but nobody has one to this service, which no log
+    /// keeps.
+    fn admit_query(&self, signed: &[u8], clock: u64) -> Result<(PrincipalId, Query), Refusal> {
         let (id, query) = self.authenticate_query(signed)?;
-        self.within_limits(&id)?;
         if query.service != self.id() {
             return Err(RefusalCode::WrongService.into());
         }
-        let clock = self.clock.unix_seconds();
         if clock.abs_diff(query.at) > MAX_SKEW {
             return Err(RefusalCode::ClockSkew.into());
         }
-        self.agree(query.seen)?;
+        self.within_limits(&id)?;
+        Ok((id, query))
+    }
+
+    async fn answer_query(
+        self: &Arc<Self>,
+        id: PrincipalId,
+        query: Query,
+        clock: u64,
+    ) -> Result<QueryAnswer, Refusal> {
+        self.agree(Lane::Principal(id), Witness::Known, query.seen)
+            .await?;
         let asker = Asker {
             id,
             now: read(&self.state).time(clock),
@@ -58,7 +79,7 @@ impl KeyService {
                 let service = self.clone();
                 // Reading a page unseals up to a thousand entries.
                 let read = move || service.audit_page(&of, after);
-                self.pages.read(read).await
+                self.pages.read(Lane::Principal(id), read).await
             }
             _ => Err(RefusalCode::Internal.into()),
         }

@@ -17,7 +17,8 @@ use sesemi_protocol::release::{Lease, ReleaseOutcome, ReleaseRequest};
 use sesemi_protocol::wire::ReplyBody;
 use sesemi_protocol::{Refusal, RefusalCode};
 
-use super::{KeyService, lock, read};
+use super::pages::Lane;
+use super::{KeyService, Witness, lock, read};
 use crate::decision::{Ask, NoTrail, decide};
 use crate::metrics::Outcome;
 
@@ -26,8 +27,11 @@ const MAX_PENDING: usize = 100_000;
 /// Releases whose renewals are counted at once.
 const MAX_COUNTED: usize = 100_000;
 
+/// Points that the requests of one call have seen, and whether the log agrees: at most as many as there are requests.
+type Agreed = Vec<(Point, Result<(), Refusal>)>;
+
 impl KeyService {
-    pub(super) fn release(&self, peer: &Peer, requests: &[ReleaseRequest]) -> ReplyBody {
+    pub(super) async fn release(&self, peer: &Peer, requests: &[ReleaseRequest]) -> ReplyBody {
         let started = Instant::now();
         let Peer::Enclave(claims) = peer else {
             return ReplyBody::Refused(RefusalCode::NotAttested.into());
@@ -36,8 +40,10 @@ impl KeyService {
             let detail = format!("ask for 1 to {MAX_RELEASES} releases in one call");
             return ReplyBody::Refused(Refusal::new(RefusalCode::Malformed, detail));
         }
+        let agreed = self.agree_all(Lane::Enclave(claims.evidence), requests);
+        let agreed = agreed.await;
         let outcomes = requests.iter().map(|request| {
-            let released = self.release_one(claims, request);
+            let released = self.release_one(claims, request, &agreed);
             let outcome = Outcome::of(released.as_ref().err().map(|refusal| refusal.code));
             self.metrics.releases.get_or_create(&outcome).inc();
             match released {
@@ -52,12 +58,56 @@ impl KeyService {
         ReplyBody::Released(outcomes)
     }
 
-    fn release_one(&self, claims: &Claims, request: &ReleaseRequest) -> Result<Lease, Refusal> {
+    /// Compares each point that these requests have seen with the log, once. Most have seen the same, which is known in memory.
+    async fn agree_all(&self, lane: Lane, requests: &[ReleaseRequest]) -> Agreed {
+        let mut agreed = Agreed::new();
+        let mut unknown = Vec::new();
+        for request in requests {
+            let seen = request.seen;
+            let known = agreed.iter().any(|(point, _)| *point == seen);
+            if seen == Point::START || known || unknown.contains(&seen) {
+                continue;
+            }
+            match self.reader.recalls(seen) {
+                Some(agreement) => agreed.push((seen, self.judge(Witness::Known, seen, agreement))),
+                None => unknown.push(seen),
+            }
+        }
+        if unknown.is_empty() {
+            return agreed;
+        }
+        match self.look_up(lane, unknown.clone()).await {
+            Ok(found) => {
+                let judged = unknown.into_iter().zip(found).map(|(seen, found)| {
+                    let judged =
+                        found.and_then(|agreement| self.judge(Witness::Known, seen, agreement));
+                    (seen, judged)
+                });
+                agreed.extend(judged);
+            }
+            Err(refusal) => {
+                let refused = unknown.into_iter();
+                agreed.extend(refused.map(|seen| (seen, Err(refusal.clone()))));
+            }
+        }
+        agreed
+    }
+
+    fn release_one(
+        &self,
+        claims: &Claims,
+        request: &ReleaseRequest,
+        agreed: &Agreed,
+    ) -> Result<Lease, Refusal> {
         if !self.recorder.has_room() {
             return Err(RefusalCode::Unwritable.into());
         }
         if request.seen != Point::START {
-            self.agree(request.seen)?;
+            let mut agreed = agreed.iter();
+            let found = agreed.find(|(point, _)| *point == request.seen);
+            found.map_or(Err(RefusalCode::Internal.into()), |(_, found)| {
+                found.clone()
+            })?;
         }
         let state = read(&self.state);
         if self.recorder.is_closed() || state.governance().successor().is_some() {

@@ -10,5 +10,6 @@
 )]
 
 mod connections;
+mod replays;
 mod running;
 mod strangers;

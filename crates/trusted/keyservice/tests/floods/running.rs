@@ -25,6 +25,8 @@ use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::watch;
 
 const PROGRAM: &[u8] = b"KeyService";
+/// Commands and questions of one principal.
+pub(crate) const PRINCIPALS_BURST: u32 = 100;
 pub(crate) const LIMIT: Duration = Duration::from_secs(30);
 
 struct Enclave(Arc<Machine>);
@@ -110,7 +112,7 @@ pub(crate) async fn serve(
         entropy: Arc::new(SystemEntropy::new()),
         metrics: metrics.clone(),
         lease_seconds: 60,
-        limits: rate(100),
+        limits: rate(PRINCIPALS_BURST),
         snapshot_every: sesemi_keyservice::service::writer::SNAPSHOT_EVERY,
     };
     let setup = Setup {

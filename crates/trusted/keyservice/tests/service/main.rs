@@ -11,6 +11,8 @@
 
 mod commands;
 mod custodians;
+mod gate;
+mod hanging_disk;
 mod keys_stay;
 mod questions;
 mod queue;

@@ -1,122 +1,18 @@
 //! What waits for the log while the disk is slow: each principal has a share of it. And a clock that went back is told of.
 
-use std::io;
-use std::ops::Bound;
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::sync::{Arc, Condvar, Mutex};
 
-use redb::{BackendError, StorageBackend};
-use sesemi_keyservice::log::{Access, FileStorage, Storage};
 use sesemi_keyservice::service::KeyService;
 use sesemi_keyservice::service::writer::QUEUE_OF_ONE;
-use sesemi_keyservice::start::{DATABASE, How, Opening};
-use sesemi_keyservice::unlock::Unlocked;
+use sesemi_keyservice::start::Opening;
+use sesemi_protocol::RefusalCode;
 use sesemi_protocol::wire::ReplyBody;
-use sesemi_protocol::{RefusalCode, SecretKey, SigningIdentity};
 use tokio::sync::mpsc::{UnboundedReceiver, unbounded_channel};
 use tokio::task::JoinHandle;
 
+use crate::gate::{Gate, on_gated_disk};
 use crate::world::{Actor, TestClock, put_model, resources, send, setup, stop};
-
-/// A disk whose syncs wait while it is held.
-#[derive(Debug, Clone, Default)]
-struct Gate(Arc<(Mutex<bool>, Condvar)>);
-
-impl Gate {
-    fn hold(&self, held: bool) {
-        *self.0.0.lock().unwrap() = held;
-        self.0.1.notify_all();
-    }
-
-    fn pass(&self) {
-        let held = self.0.0.lock().unwrap();
-        drop(self.0.1.wait_while(held, |held| *held).unwrap());
-    }
-}
-
-#[derive(Debug)]
-struct GatedStorage(FileStorage, Gate);
-
-impl Storage for GatedStorage {
-    fn open(&self, access: Access) -> io::Result<Box<dyn StorageBackend>> {
-        Ok(Box::new(Gated(self.0.open(access)?, self.1.clone())))
-    }
-}
-
-#[derive(Debug)]
-struct Gated(Box<dyn StorageBackend>, Gate);
-
-impl StorageBackend for Gated {
-    fn len(&self) -> io::Result<u64> {
-        self.0.len()
-    }
-
-    fn read(&self, offset: u64, out: &mut [u8]) -> io::Result<()> {
-        self.0.read(offset, out)
-    }
-
-    fn set_len(&self, len: u64) -> io::Result<()> {
-        self.0.set_len(len)
-    }
-
-    fn sync_data(&self) -> io::Result<()> {
-        self.1.pass();
-        self.0.sync_data()
-    }
-
-    fn write(&self, offset: u64, data: &[u8]) -> io::Result<()> {
-        self.0.write(offset, data)
-    }
-
-    fn close(&self) -> io::Result<()> {
-        self.0.close()
-    }
-
-    fn try_lock_range(&self, start: Bound<u64>, end: Bound<u64>) -> Result<bool, BackendError> {
-        self.0.try_lock_range(start, end)
-    }
-
-    fn try_lock_shared_range(
-        &self,
-        start: Bound<u64>,
-        end: Bound<u64>,
-    ) -> Result<bool, BackendError> {
-        self.0.try_lock_shared_range(start, end)
-    }
-
-    fn lock_range(&self, start: Bound<u64>, end: Bound<u64>) -> Result<(), BackendError> {
-        self.0.lock_range(start, end)
-    }
-
-    fn lock_shared_range(&self, start: Bound<u64>, end: Bound<u64>) -> Result<(), BackendError> {
-        self.0.lock_shared_range(start, end)
-    }
-
-    fn unlock_range(&self, start: Bound<u64>, end: Bound<u64>) -> Result<(), BackendError> {
-        self.0.unlock_range(start, end)
-    }
-
-    fn query_lock_range(&self, start: Bound<u64>, end: Bound<u64>) -> Result<bool, BackendError> {
-        self.0.query_lock_range(start, end)
-    }
-}
-
-fn on_gated_disk(folder: &std::path::Path, gate: &Gate) -> Arc<KeyService> {
-    let seed = SecretKey::from_bytes([0x77; 32]);
-    let identity = SigningIdentity::from_seed(seed.clone()).unwrap();
-    let unlocked = Unlocked {
-        service: identity.public().service_id(),
-        state_key: SecretKey::from_bytes([0x78; 32]),
-    };
-    let storage = GatedStorage(FileStorage::new(folder.join(DATABASE)), gate.clone());
-    let opened = setup(folder).open_on(
-        Arc::new(storage),
-        &unlocked,
-        &How::Founding(seed),
-        resources(&TestClock::new()),
-    );
-    Arc::new(opened.unwrap())
-}
 
 type Replies = UnboundedReceiver<ReplyBody>;
 

@@ -1,13 +1,18 @@
 //! The host turns the state back, or runs two copies of it: whoever has seen more is told, by every way of asking.
 
+use std::sync::Arc;
+
 use sesemi_attest::channel::Peer;
+use sesemi_keyservice::start::Opening;
+use sesemi_protocol::command::Action;
 use sesemi_protocol::query::Question;
 use sesemi_protocol::receipt::Point;
 use sesemi_protocol::wire::{CallBody, ReplyBody};
 use sesemi_protocol::{Digest, RefusalCode};
 
 use crate::world::{
-    CODE, START, TestClock, copy, open, pair, put_model, release, setup, stop, try_open,
+    Actor, CODE, START, TestClock, copy, enclave, open, pair, put_model, release, resources, setup,
+    stop, try_open,
 };
 
 const STALE: Result<(), RefusalCode> = Err(RefusalCode::StaleState);
@@ -23,7 +28,7 @@ async fn a_state_folder_that_was_put_back_is_noticed_by_whoever_has_seen_more() 
     let service = open(folder.path(), &clock);
     let owner = pair.owner.id();
     let grants = vec![pair.grant];
-    let revoke = sesemi_protocol::command::Action::Revoke { owner, grants };
+    let revoke = Action::Revoke { owner, grants };
     pair.owner.submit(&service, revoke, None).await.unwrap();
     stop(service);
 
@@ -153,4 +158,66 @@ async fn an_older_log_beside_a_newer_snapshot_does_not_start() {
         error.to_string().contains("older than the snapshot"),
         "{error}"
     );
+}
+
+#[tokio::test]
+async fn the_alarm_is_raised_by_those_who_are_known_and_not_by_whoever_makes_something_up() {
+    let (folder, clock) = (tempfile::tempdir().unwrap(), TestClock::new());
+    let resources = resources(&clock);
+    let metrics = resources.metrics.clone();
+    let Opening::Service(service) = setup(folder.path()).open(resources).unwrap() else {
+        panic!("locked")
+    };
+    let service = Arc::new(*service);
+    let pair = pair(&service).await;
+    let raised = || {
+        let metrics = metrics.render();
+        ["stale_total", "stale_claims_total"].map(|name| {
+            let name = format!("sesemi_keyservice_{name} ");
+            let line = metrics.lines().find_map(|line| line.strip_prefix(&name));
+            line.unwrap().parse::<u64>().unwrap()
+        })
+    };
+    let end = service.reader().point();
+    let beyond = Point {
+        sequence: end.sequence + 1,
+        chain: end.chain,
+    };
+    let forked = Point {
+        sequence: 1,
+        chain: end.chain,
+    };
+    for (claims, seen) in [(1, beyond), (2, forked)] {
+        let status = CallBody::Status { seen };
+        let reply = service.answer(&Peer::Principal, status).await;
+        assert!(
+            matches!(reply, ReplyBody::Refused(refusal) if refusal.code == RefusalCode::StaleState)
+        );
+        assert_eq!(raised(), [0, claims]);
+    }
+    // Whoever registers signs with a key that anybody can make.
+    let mut new = Actor::new(9);
+    new.seen = beyond;
+    let public_key = *new.identity.public().key();
+    let register = Action::Register { public_key };
+    assert_eq!(new.submit(&service, register, None).await.map(drop), STALE);
+    assert_eq!(raised(), [0, 3]);
+
+    let mut request = pair.request();
+    request.seen = forked;
+    release(&service, CODE, request.clone()).await.unwrap_err();
+    assert_eq!(raised(), [1, 3]);
+    // A call is one alarm, however many requests are in it.
+    request.seen = beyond;
+    let call = CallBody::Release(vec![request; 5]);
+    let reply = service.answer(&enclave(CODE), call).await;
+    assert!(matches!(reply, ReplyBody::Released(_)));
+    assert_eq!(raised(), [2, 3]);
+    let mut owner = pair.owner;
+    owner.seen = beyond;
+    let asked = owner.ask(&service, START, Question::GrantsToMe { after: 0 });
+    assert_eq!(asked.await.map(drop), STALE);
+    let (action, key) = put_model(2);
+    assert_eq!(owner.submit(&service, action, key).await.map(drop), STALE);
+    assert_eq!(raised(), [4, 3]);
 }
