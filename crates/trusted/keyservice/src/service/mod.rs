@@ -2,6 +2,7 @@
 //! and then go through one thread that owns the log, many in one durable write.
 //!
 //! - [`commands`]: from signed bytes to a receipt; [`writer`]: the thread that owns the log;
+//!   [`custodians`]: naming them, which seals it anew;
 //! - [`releases`]: keys for enclaves, and what is recorded of it; [`questions`]: what principals ask; [`pages`]: turns at
 //!   reading the log;
 //! - [`handover`]: to a successor that custodians approved.
@@ -30,6 +31,7 @@ use crate::quota::Quota;
 use crate::state::State;
 
 pub mod commands;
+pub mod custodians;
 pub mod handover;
 pub mod pages;
 pub mod questions;
