@@ -353,9 +353,14 @@ impl Program {
             connections: limits(self.config.connections_per_second, 10)?,
             strangers: limits(self.config.strangers_per_second, 10)?,
         };
+        let usual = Bounds::default();
         let bounds = Bounds {
             per_address: self.config.connections_per_address,
-            ..Bounds::default()
+            // Where many come from behind one address, many come at once too.
+            arriving_per_address: usual
+                .arriving_per_address
+                .max(self.config.connections_per_address / 4),
+            ..usual
         };
         let metrics = self.metrics.clone();
         Ok(Server::new(acceptor, service, metrics, bounds, addresses))

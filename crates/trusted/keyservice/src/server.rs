@@ -1,8 +1,10 @@
 //! Attested channels, with a bound for everything: handshakes under way, open channels, silence, calls.
 //!
 //! One connection is one task. Whatever it sends, or fails to send, ends that task at most. What one address can take of what all
-//! share is bounded too: its connections at once and by time, its handshakes, and its calls as long as nobody answers for them.
-//! Some channels only enclaves can get: however many principals connect, instances go on renewing their leases.
+//! share is bounded too: its connections at once and by time, those of them that have no channel yet, its handshakes, and its calls
+//! as long as nobody answers for them. Some channels only enclaves can get: principals that hold all others keep no instance from
+//! renewing its leases. What is on the way to a channel is neither yet, and shares its places: eight addresses full of silent
+//! connections take them all, and hold up whoever connects until their time for a handshake is over; channels that are open go on.
 
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -72,11 +74,14 @@ pub struct Bounds {
     pub reserve: usize,
     /// Connections of one address at once, with a channel or on the way to one.
     pub per_address: usize,
-    /// Connections on the way to a channel; beyond it they wait in the kernel's queue.
+    /// Connections on the way to a channel, of all addresses; beyond it they wait in the kernel's queue.
     pub arriving: usize,
+    /// Those of one address; beyond it they are closed. It takes [`Bounds::arriving`] divided by this many addresses to have everybody
+    /// wait.
+    pub arriving_per_address: usize,
     /// Handshakes under way at once. Each costs a millisecond or two of CPU before the peer is known.
     pub handshakes: usize,
-    /// Handshakes of one address under way at once: those that say nothing hold up their own address only.
+    /// Handshakes of one address under way at once: a few addresses whose connections say nothing leave handshakes to others.
     pub handshakes_per_address: usize,
     /// Longest wait for a place among the handshakes.
     pub handshake_wait: Duration,
@@ -103,6 +108,7 @@ impl Default for Bounds {
             reserve: 256,
             per_address: PER_ADDRESS,
             arriving: 256,
+            arriving_per_address: 32,
             handshakes: 64,
             handshakes_per_address: 16,
             handshake_wait: Duration::from_secs(15),
@@ -139,8 +145,8 @@ pub struct Server<S> {
 /// Where connections have their places.
 #[derive(Debug)]
 struct Places {
-    /// Of each address. Its connections share its handshakes.
-    addresses: Quota<Network, Semaphore>,
+    /// Of each address. Its connections share its handshakes, and the places before them.
+    addresses: Quota<Network, Lanes>,
     handshakes: Semaphore,
     /// Channels of enclaves and principals.
     shared: Semaphore,
@@ -148,8 +154,16 @@ struct Places {
     reserve: Semaphore,
 }
 
+/// What the connections of one address share.
+#[derive(Debug)]
+struct Lanes {
+    /// On the way to a channel.
+    arriving: Semaphore,
+    handshakes: Semaphore,
+}
+
 /// A connection's place among those of its address.
-type Place = Held<Network, Semaphore>;
+type Place = Held<Network, Lanes>;
 
 impl Places {
     fn new(bounds: &Bounds) -> Self {
@@ -212,11 +226,11 @@ impl<S: Answers> Server<S> {
             tracing::debug!(%retry, "connection refused");
             return None;
         }
-        let lanes = self.bounds.handshakes_per_address;
-        let place = self
-            .places
-            .addresses
-            .take(&network, || Semaphore::new(lanes));
+        let lanes = || Lanes {
+            arriving: Semaphore::new(self.bounds.arriving_per_address),
+            handshakes: Semaphore::new(self.bounds.handshakes_per_address),
+        };
+        let place = self.places.addresses.take(&network, lanes);
         if place.is_none() {
             self.metrics.crowded.inc();
             tracing::debug!("connection refused: its address has as many as it may");
@@ -268,8 +282,15 @@ impl<S: Answers> Server<S> {
 
     /// Waits for its place among the handshakes, its address's first, and has the handshake.
     async fn arrive(&self, tcp: TcpStream, place: &Place) -> Option<(Channel, Peer)> {
+        let Ok(_arriving) = place.shared().arriving.try_acquire() else {
+            self.metrics.crowded.inc();
+            tracing::debug!(
+                "connection refused: its address has as many without a channel as it may"
+            );
+            return None;
+        };
         let turn = async {
-            let own = place.shared().acquire().await;
+            let own = place.shared().handshakes.acquire().await;
             (own, self.places.handshakes.acquire().await)
         };
         let Ok(_turn) = timeout(self.bounds.handshake_wait, turn).await else {

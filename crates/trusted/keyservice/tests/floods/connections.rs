@@ -74,6 +74,28 @@ async fn an_address_that_holds_all_that_it_may_is_refused_at_once_and_others_are
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_address_of_silent_connections_leaves_places_for_arrivals_to_others() {
+    let folder = tempfile::tempdir().unwrap();
+    let bounds = Bounds {
+        arriving: 4,
+        arriving_per_address: 3,
+        handshake: NEVER,
+        handshake_wait: NEVER,
+        ..Bounds::default()
+    };
+    let running = serve(folder.path(), bounds, 100, 100).await;
+    // More than all places together: those beyond the address's own are closed and do not wait.
+    let mut silent = Vec::new();
+    for _ in 0..12 {
+        silent.push(running.silent().await);
+    }
+    assert!(has_status(&mut running.principal().await).await);
+    assert!(has_status(&mut running.enclave().await).await);
+    assert!(running.counted("sesemi_keyservice_crowded_total 9"));
+    assert!(running.counted("sesemi_keyservice_failed_handshakes_total 0"));
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_address_gets_a_place_back_when_it_closes_a_channel() {
     let folder = tempfile::tempdir().unwrap();
     let bounds = Bounds {
