@@ -26,10 +26,11 @@ use crate::spans::CallSpan;
 
 /// What is served on the channels.
 pub trait Answers: Send + Sync + 'static {
-    /// Answers one call of a peer that is known from its channel, and says whom it counts for.
+    /// Answers one call of a peer that is known from its channel, at this address, and says whom it counts for.
     fn answer(
         self: &Arc<Self>,
         peer: &Peer,
+        network: Network,
         call: CallBody,
     ) -> impl Future<Output = (ReplyBody, CountsFor)> + Send;
 
@@ -42,9 +43,10 @@ impl Answers for KeyService {
     fn answer(
         self: &Arc<Self>,
         peer: &Peer,
+        network: Network,
         call: CallBody,
     ) -> impl Future<Output = (ReplyBody, CountsFor)> + Send {
-        self.answer_counted(peer, call)
+        self.answer_counted(peer, Some(network), call)
     }
 
     fn is_strangers(&self, peer: &Peer, call: &CallBody) -> bool {
@@ -53,7 +55,12 @@ impl Answers for KeyService {
 }
 
 impl Answers for LockedService {
-    async fn answer(self: &Arc<Self>, peer: &Peer, call: CallBody) -> (ReplyBody, CountsFor) {
+    async fn answer(
+        self: &Arc<Self>,
+        peer: &Peer,
+        _: Network,
+        call: CallBody,
+    ) -> (ReplyBody, CountsFor) {
         (Self::answer(self, peer, call), CountsFor::Caller)
     }
 
@@ -387,7 +394,7 @@ impl<S: Answers> Server<S> {
         }
         // Only now: whoever sends more than it may must not fill the disk with what is recorded of it.
         let span = CallSpan::begin(peer, &call);
-        let (reply, counts_for) = self.service.answer(peer, call).await;
+        let (reply, counts_for) = self.service.answer(peer, network, call).await;
         span.end(&reply);
         // A stranger's was counted before.
         let counts = !strangers && counts_for == CountsFor::Address;

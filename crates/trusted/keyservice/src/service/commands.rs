@@ -30,15 +30,16 @@ impl KeyService {
         &self,
         signed: Vec<u8>,
         key: Option<SecretKey>,
+        strangers: Lane,
     ) -> (ReplyBody, CountsFor) {
         let started = Instant::now();
         let (done, counts_for) = match self.admit(&signed, key) {
             Ok(authentic) => {
-                let done = self.carry_out(authentic, signed).await;
+                let done = self.carry_out(authentic, signed, strangers).await;
                 (done, CountsFor::Caller)
             }
             Err(NotAdmitted::Old(authentic, last)) => {
-                let done = self.repeat(&authentic, signed, last).await;
+                let done = self.repeat(&authentic, signed, last, strangers).await;
                 (done, CountsFor::Address)
             }
             Err(NotAdmitted::Denied(denied)) => (Err(denied), CountsFor::Address),
@@ -77,14 +78,19 @@ impl KeyService {
         Ok(authentic)
     }
 
-    async fn carry_out(&self, authentic: Authentic, signed: Vec<u8>) -> Result<Vec<u8>, Denied> {
+    async fn carry_out(
+        &self,
+        authentic: Authentic,
+        signed: Vec<u8>,
+        strangers: Lane,
+    ) -> Result<Vec<u8>, Denied> {
         let signer = authentic.signer;
         // Whoever registers is nobody yet: anybody can sign with a new key.
         let registered = read(&self.state).principals().get(&signer).is_some();
         let (lane, witness) = if registered {
             (Lane::Principal(signer), Witness::Known)
         } else {
-            (Lane::Strangers, Witness::Stranger)
+            (strangers, Witness::Stranger)
         };
         self.agree(lane, witness, authentic.command.seen).await?;
         let sequence = authentic.command.sequence;
@@ -120,13 +126,13 @@ impl KeyService {
         authentic: &Authentic,
         signed: Vec<u8>,
         last: u64,
+        strangers: Lane,
     ) -> Result<Vec<u8>, Denied> {
         let (signer, command) = (authentic.signer, &authentic.command);
-        self.agree(Lane::Strangers, Witness::Known, command.seen)
-            .await?;
+        self.agree(strangers, Witness::Known, command.seen).await?;
         let digest = Digest::of(&signed);
         let point = self
-            .repeated(Lane::Strangers, signer, command.sequence, signed)
+            .repeated(strangers, signer, command.sequence, signed)
             .await?
             .ok_or(Denied::SequenceBehind(last))?;
         self.receipt(signer, digest, point)

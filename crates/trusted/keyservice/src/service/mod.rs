@@ -24,7 +24,7 @@ use sesemi_protocol::{
 };
 use tokio::sync::{mpsc, watch};
 
-use crate::limits::Limits;
+use crate::limits::{Limits, Network};
 use crate::log::{Agreement, LogError, Reader};
 use crate::metrics::Metrics;
 use crate::quota::Quota;
@@ -184,19 +184,23 @@ impl KeyService {
 
     /// Answers one call of a peer. Who the peer is comes from the channel, never from the call.
     pub async fn answer(self: &Arc<Self>, peer: &Peer, call: CallBody) -> ReplyBody {
-        self.answer_counted(peer, call).await.0
+        self.answer_counted(peer, None, call).await.0
     }
 
-    /// Answers one call of a peer, and says whom it counts for.
+    /// Answers one call of a peer at an address, and says whom it counts for.
     pub async fn answer_counted(
         self: &Arc<Self>,
         peer: &Peer,
+        network: Option<Network>,
         call: CallBody,
     ) -> (ReplyBody, CountsFor) {
+        let strangers = Lane::Strangers(network);
         let reply = match call {
-            CallBody::Submit { signed, key } => return self.submit(signed.into(), key).await,
+            CallBody::Submit { signed, key } => {
+                return self.submit(signed.into(), key, strangers).await;
+            }
             CallBody::Query(signed) => return self.query(signed.into()).await,
-            CallBody::Status { seen } => self.status(peer, seen).await,
+            CallBody::Status { seen } => self.status(peer, strangers, seen).await,
             CallBody::Release(requests) => self.release(peer, &requests).await,
             CallBody::Unlock(_) => {
                 let detail = "the service's state is open already";
@@ -225,10 +229,10 @@ impl KeyService {
         claimed.is_none_or(|id| read(&self.state).principals().get(&id).is_none())
     }
 
-    async fn status(&self, peer: &Peer, seen: Point) -> ReplyBody {
+    async fn status(&self, peer: &Peer, strangers: Lane, seen: Point) -> ReplyBody {
         let (lane, witness) = match peer {
             Peer::Enclave(claims) => (Lane::Enclave(claims.evidence), Witness::Known),
-            Peer::Principal => (Lane::Strangers, Witness::Stranger),
+            Peer::Principal => (strangers, Witness::Stranger),
         };
         if let Err(refusal) = self.agree(lane, witness, seen).await {
             return ReplyBody::Refused(refusal);

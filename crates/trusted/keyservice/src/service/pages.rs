@@ -2,7 +2,7 @@
 //!
 //! There are few of these threads, and the TEE's evidence, which every handshake needs, is made on them too. So only some of
 //! them ever read the log, and who asks for it waits a bounded time for its turn. Each asker has one turn at a time, and all
-//! whom nobody vouches for have one together, so that none of them takes what the others need.
+//! whom nobody vouches for have one together, so that none of them takes what the others need; of these each address has its own.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,6 +11,7 @@ use sesemi_protocol::{Digest, PrincipalId, Refusal, RefusalCode};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 
+use crate::limits::Network;
 use crate::quota::{Held, Quota};
 
 /// Pages that are read at once. The program has to have more blocking threads than this, those of a backup counted off.
@@ -23,8 +24,9 @@ const LANE: usize = 64;
 /// Whose turn it is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Lane {
-    /// Of all whom nobody vouches for: callers that signed nothing, and whoever hands in a command that is not new.
-    Strangers,
+    /// Of those at one address whom nobody vouches for: callers that signed nothing, and whoever hands in a command that is not
+    /// new. `None` for callers from nowhere, inside this process.
+    Strangers(Option<Network>),
     /// An enclave's, by its evidence.
     Enclave(Digest),
     /// A registered principal's, whose signature has verified.
@@ -36,6 +38,8 @@ pub enum Lane {
 pub struct Pages {
     /// One turn of each lane.
     lanes: Quota<Lane, Semaphore>,
+    /// One turn of all strangers. Addresses come one after the other, so that the one that asks most gets no more than others.
+    strangers: Arc<Semaphore>,
     turns: Arc<Semaphore>,
     patience: Duration,
 }
@@ -51,6 +55,7 @@ impl Pages {
     fn new(at_once: usize, patience: Duration) -> Self {
         Self {
             lanes: Quota::new(LANE),
+            strangers: Arc::new(Semaphore::new(1)),
             turns: Arc::new(Semaphore::new(at_once)),
             patience,
         }
@@ -79,27 +84,65 @@ impl Pages {
         }
     }
 
-    /// Its lane's turn first, then one of all.
+    /// Its lane's turn first, then the strangers' if it is one of theirs, then one of all.
     async fn turn(&self, lane: Lane) -> Option<Turn> {
         let place = self.lanes.take(&lane, || Semaphore::new(1))?;
         let own = Arc::clone(place.shared()).acquire_owned().await.ok()?;
+        let strangers = match lane {
+            Lane::Strangers(_) => Some(self.strangers.clone().acquire_owned().await.ok()?),
+            Lane::Enclave(_) | Lane::Principal(_) => None,
+        };
         let shared = self.turns.clone().acquire_owned().await.ok()?;
-        Some((own, shared, place))
+        Some((own, strangers, shared, place))
     }
 }
 
-/// The lane's turn, one of all, and the place in the lane: all given back together.
+/// The lane's turn, the strangers' if it is one of theirs, one of all, and the place in the lane: all given back together.
 type Turn = (
     OwnedSemaphorePermit,
+    Option<OwnedSemaphorePermit>,
     OwnedSemaphorePermit,
     Held<Lane, Semaphore>,
 );
 
 #[cfg(test)]
 mod tests {
+    use std::net::IpAddr;
     use std::sync::mpsc::{Sender, channel};
 
     use super::*;
+
+    fn stranger(n: u8) -> Lane {
+        Lane::Strangers(Some(IpAddr::from([127, 0, 0, n]).into()))
+    }
+
+    #[tokio::test]
+    async fn an_address_that_asks_all_the_time_lets_another_one_have_its_turn() {
+        let pages = Arc::new(Pages::new(2, Duration::from_secs(60)));
+        let (end, reading) = occupy(&pages, stranger(1));
+        while pages.turns.available_permits() > 1 {
+            tokio::task::yield_now().await;
+        }
+        let (said, mut order) = tokio::sync::mpsc::unbounded_channel();
+        for n in [1, 1, 1, 2] {
+            let (pages, said) = (pages.clone(), said.clone());
+            tokio::spawn(async move {
+                let read = move || Ok(said.send(n).unwrap());
+                pages.read(stranger(n), read).await
+            });
+            // Each takes its place before the next one comes.
+            tokio::task::yield_now().await;
+        }
+        drop((end, said));
+        reading.await.unwrap().unwrap();
+        let mut came = Vec::new();
+        while let Some(n) = order.recv().await {
+            came.push(n);
+        }
+        assert_eq!(came.len(), 4);
+        let place = came.iter().position(|n| *n == 2).unwrap();
+        assert!(place <= 1, "{came:?}");
+    }
 
     fn enclave(n: u8) -> Lane {
         Lane::Enclave(Digest([n; 32]))
@@ -148,7 +191,7 @@ mod tests {
     #[tokio::test]
     async fn no_asker_has_two_turns_and_strangers_together_have_one() {
         for lane in [
-            Lane::Strangers,
+            stranger(1),
             enclave(1),
             Lane::Principal(PrincipalId([1; 32])),
         ] {
@@ -164,6 +207,9 @@ mod tests {
                 .await;
             assert_eq!(refused.unwrap_err().code, RefusalCode::Busy);
             assert_eq!(pages.read(enclave(2), || Ok(8)).await, Ok(8));
+            let other = pages.read(stranger(2), || Ok(8)).await;
+            let is_stranger = matches!(lane, Lane::Strangers(_));
+            assert_eq!(other.is_err(), is_stranger);
             drop(end);
             assert_eq!(reading.await.unwrap(), Ok(7));
             assert!(pages.lanes.is_empty(), "nobody is remembered");
@@ -173,7 +219,7 @@ mod tests {
     #[tokio::test]
     async fn a_caller_that_leaves_keeps_its_turn_until_its_thread_is_done() {
         let pages = Arc::new(Pages::new(1, Duration::from_millis(1)));
-        let (end, reading) = occupy(&pages, Lane::Strangers);
+        let (end, reading) = occupy(&pages, stranger(1));
         until_taken(&pages).await;
         reading.abort();
         let _ = reading.await;
@@ -182,6 +228,7 @@ mod tests {
         let pages = Pages {
             patience: Duration::from_secs(30),
             lanes: Quota::new(LANE),
+            strangers: pages.strangers.clone(),
             turns: pages.turns.clone(),
         };
         assert_eq!(pages.read(enclave(3), || Ok(8)).await, Ok(8));
