@@ -127,7 +127,10 @@ mod tests {
         for n in [1, 1, 1, 2] {
             let (pages, said) = (pages.clone(), said.clone());
             tokio::spawn(async move {
-                let read = move || Ok(said.send(n).unwrap());
+                let read = move || {
+                    said.send(n).unwrap();
+                    Ok(())
+                };
                 pages.read(stranger(n), read).await
             });
             // Each takes its place before the next one comes.
