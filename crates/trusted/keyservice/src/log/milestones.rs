@@ -5,12 +5,45 @@
 //! is read together with its neighbours, from one milestone to the next, and counts only if the chain leads from the
 //! one to the other. A milestone costs one byte of memory an entry, a verified read at most 32 entries.
 
+use std::collections::VecDeque;
+
 use sesemi_protocol::Digest;
 
 use super::{LogError, Point};
 
 /// Entries between two milestones.
 pub(super) const STRIDE: u64 = 32;
+/// Last entries of which the chain's digest is held, besides milestones: half a mebibyte.
+const RECENT: usize = 16 * 1024;
+
+/// The chain's digest at each of the last entries: what clients have seen lies among these, mostly, and need not be read.
+#[derive(Debug, Default)]
+pub(super) struct Recent {
+    /// The last of them.
+    last: u64,
+    chains: VecDeque<Digest>,
+}
+
+impl Recent {
+    /// Goes on to the next entry; after a gap it begins anew.
+    pub(super) fn push(&mut self, point: Point) {
+        if point.sequence != self.last.saturating_add(1) {
+            self.chains.clear();
+        }
+        if self.chains.len() >= RECENT {
+            self.chains.pop_front();
+        }
+        self.chains.push_back(point.chain);
+        self.last = point.sequence;
+    }
+
+    /// The chain at `sequence`, if that is one of them.
+    pub(super) fn chain_at(&self, sequence: u64) -> Option<Digest> {
+        let back = usize::try_from(self.last.checked_sub(sequence)?).ok()?;
+        let index = self.chains.len().checked_sub(back)?.checked_sub(1)?;
+        self.chains.get(index).copied()
+    }
+}
 
 /// How far a log goes, and what it was on the way: from where a log can be opened without reading what comes before.
 #[derive(Clone, PartialEq, Eq)]
@@ -91,5 +124,32 @@ impl Start {
             Some(Point { sequence, chain })
         };
         at(low).zip(at(high)).ok_or(missing)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn point(sequence: u64) -> Point {
+        let chain = Digest::of(&sequence.to_be_bytes());
+        Point { sequence, chain }
+    }
+
+    #[test]
+    fn the_last_entries_are_recalled_and_no_others() {
+        let mut recent = Recent::default();
+        assert_eq!(recent.chain_at(0), None);
+        let most = RECENT as u64;
+        (100..100 + most + 50).for_each(|sequence| recent.push(point(sequence)));
+        for sequence in [150, 151, 149 + most / 2, 149 + most] {
+            assert_eq!(recent.chain_at(sequence), Some(point(sequence).chain));
+        }
+        for sequence in [0, 100, 149, 150 + most, u64::MAX] {
+            assert_eq!(recent.chain_at(sequence), None, "{sequence}");
+        }
+        recent.push(point(1));
+        assert_eq!(recent.chain_at(1), Some(point(1).chain));
+        assert_eq!(recent.chain_at(150), None);
     }
 }

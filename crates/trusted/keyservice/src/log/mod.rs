@@ -37,6 +37,7 @@ pub use milestones::Start;
 pub use reader::{Agreement, Reader};
 pub use storage::{Access, FileStorage, Storage};
 
+use milestones::Recent;
 use reader::{Shared, follow};
 use storage::Unsynced;
 
@@ -85,7 +86,7 @@ impl Log {
         let sealer = Sealer::new(key, "keyservice/log").map_err(LogError::Seal)?;
         let unsynced = Unsynced::default();
         let database = database::open(&*storage, &unsynced)?;
-        let mut known = from;
+        let (mut known, mut recent) = (from, Recent::default());
         let read = database.begin_read().map_err(LogError::from)?;
         let last = database::last(&read)?;
         check_contains(&read, &sealer, known.point(), last)?;
@@ -93,6 +94,7 @@ impl Log {
         database::walk(&read, first, last, |sequence, value| {
             let entry = follow(&sealer, known.point(), sequence, value)?;
             known.push(entry.point());
+            recent.push(entry.point());
             if sequence.is_multiple_of(PROGRESS) {
                 progress(sequence, last);
             }
@@ -103,7 +105,7 @@ impl Log {
             storage,
             unsynced,
             reader: Reader {
-                shared: Arc::new(Shared::new(database, known, sealer)),
+                shared: Arc::new(Shared::new(database, known, recent, sealer)),
             },
             failure: None,
         })

@@ -6,7 +6,7 @@ use redb::{Database, ReadTransaction, ReadableDatabase as _};
 use sesemi_attest::sealing::Sealer;
 use sesemi_protocol::Digest;
 
-use super::milestones::Start;
+use super::milestones::{Recent, Start};
 use super::{LogError, Opened, Point, database, entry};
 
 /// What the writer and the readers share.
@@ -17,6 +17,7 @@ pub(super) struct Shared {
     /// The log's end as far as it is acknowledged, and how it came there. By itself, so that it can be asked while a failing disk
     /// keeps the database closed. Whoever needs both takes this first: the database has all that was acknowledged before.
     known: RwLock<Start>,
+    recent: RwLock<Recent>,
     published: RwLock<Published>,
 }
 
@@ -30,7 +31,7 @@ pub(super) struct Published {
 }
 
 impl Shared {
-    pub(super) fn new(database: Database, known: Start, sealer: Sealer) -> Self {
+    pub(super) fn new(database: Database, known: Start, recent: Recent, sealer: Sealer) -> Self {
         let published = Published {
             database: Some(database),
             sealer: Arc::new(sealer),
@@ -38,6 +39,7 @@ impl Shared {
         Self {
             appending: Mutex::new(()),
             known: RwLock::new(known),
+            recent: RwLock::new(recent),
             published: RwLock::new(published),
         }
     }
@@ -50,6 +52,15 @@ impl Shared {
     pub(super) fn acknowledge(&self, points: &[Point]) {
         let mut known = self.known.write().unwrap_or_else(PoisonError::into_inner);
         points.iter().for_each(|point| known.push(*point));
+        drop(known);
+        let mut recent = self.recent.write().unwrap_or_else(PoisonError::into_inner);
+        points.iter().for_each(|point| recent.push(*point));
+    }
+
+    /// The chain at one of the last entries.
+    fn recent(&self, sequence: u64) -> Option<Digest> {
+        let recent = self.recent.read().unwrap_or_else(PoisonError::into_inner);
+        recent.chain_at(sequence)
     }
 
     pub(super) fn look(&self) -> RwLockReadGuard<'_, Published> {
@@ -129,15 +140,17 @@ impl Reader {
         }
     }
 
-    /// The same from memory, for a point that is beyond the log's end, or of which the chain is known without the disk: the end,
-    /// the start and every 32nd entry. Never waits for the disk. `None` for any other point.
+    /// The same from memory, for a point that is beyond the log's end, or of which the chain is known without the disk: the
+    /// start, every 32nd entry and the last ones. Never waits for the disk. `None` for any other point.
     #[must_use]
     pub fn recalls(&self, point: Point) -> Option<Agreement> {
         let known = self.shared.known();
         if point.sequence > known.point().sequence {
             return Some(Agreement::Behind);
         }
-        let chain = known.chain_at(point.sequence)?;
+        let chain = known.chain_at(point.sequence);
+        drop(known);
+        let chain = chain.or_else(|| self.shared.recent(point.sequence))?;
         Some(compared(chain, point.chain))
     }
 
