@@ -9,7 +9,7 @@
 //! - [`context`]: the `traceparent` header (W3C Trace Context);
 //! - [`span`]: what is recorded;
 //! - [`otlp`]: how it is written;
-//! - [`file`]: to what, and how much;
+//! - [`mod@file`]: to what, and how much;
 //! - [`export`]: the bounded queue before the file and the thread that writes;
 //! - [`settings`]: what an operator says of all this; `metrics` (a feature): what is told back.
 //!

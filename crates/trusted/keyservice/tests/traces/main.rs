@@ -93,15 +93,18 @@ async fn calls_that_are_refused_as_too_many_leave_no_span_whoever_sends_them() {
         over += usize::from(is_over(call(&mut channel, status()).await.as_ref()));
     }
     assert_eq!(over, 16);
-    // A principal has a limit of its own.
+    // A principal has a limit of its own, and when its address has used up what it may too, the channel ends.
     let (mut answered, mut over) = (0, 0);
-    for _ in 0..120 {
-        let reply = call(&mut channel, question(&running, &known)).await;
-        over += usize::from(is_over(reply.as_ref()));
-        answered += usize::from(matches!(reply, Some(ReplyBody::Answer(_))));
+    while let Some(reply) = call(&mut channel, question(&running, &known)).await {
+        match reply {
+            ReplyBody::Answer(_) => answered += 1,
+            other => over += usize::from(is_over(Some(&other))),
+        }
+        if over == 20 {
+            break;
+        }
     }
-    assert!(over > 0);
-    assert_eq!(answered + over, 120);
+    assert!(answered > 0 && over > 0);
 
     // Spans are written in the order in which they end, so with this one all are there.
     let last = ("status".to_owned(), "enclave".to_owned());
