@@ -158,7 +158,7 @@ impl Scene<'_> {
         let action = Action::PutModel {
             name: model.name,
             version,
-            key: Digest::of(key.expose()),
+            key: key.digest(),
             manifest: Digest::of(&self.random.number().to_be_bytes()),
         };
         Ok((action, Some(key)))
@@ -333,7 +333,7 @@ impl Scene<'_> {
         let action = Action::PutRequestKey {
             scope,
             epoch,
-            key: Digest::of(key.expose()),
+            key: key.digest(),
             codes: self.codes(),
             earlier_end,
         };

@@ -144,7 +144,7 @@ impl Scene {
         let put = Action::PutModel {
             name: self.model.clone(),
             version: ModelVersion::new(1)?,
-            key: Digest::of(key.expose()),
+            key: key.digest(),
             manifest: Digest([1; 32]),
         };
         order(&mut self.owner, &self.book, put, Some(key)).await?;
@@ -154,7 +154,7 @@ impl Scene {
         let put = Action::PutRequestKey {
             scope: KeyScope::AllModels,
             epoch: 1,
-            key: Digest::of(key.expose()),
+            key: key.digest(),
             codes: vec![self.code],
             earlier_end: None,
         };

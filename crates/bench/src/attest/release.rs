@@ -101,7 +101,7 @@ async fn register(lab: &Lab, server: &Running) -> Result<ReleaseRequest, BenchEr
     let put = owner.sign(Action::PutModel {
         name: name.clone(),
         version,
-        key: Digest::of(model_key.expose()),
+        key: model_key.digest(),
         manifest: Digest([0; 32]),
     })?;
     order(&server.service, put, Some(model_key)).await?;
@@ -118,7 +118,7 @@ async fn register(lab: &Lab, server: &Running) -> Result<ReleaseRequest, BenchEr
     let put = user.sign(Action::PutRequestKey {
         scope: KeyScope::AllModels,
         epoch: 1,
-        key: Digest::of(request_key.expose()),
+        key: request_key.digest(),
         codes,
         earlier_end: None,
     })?;

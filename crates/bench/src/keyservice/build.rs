@@ -217,7 +217,7 @@ fn user_joins(
     let put = Action::PutRequestKey {
         scope: KeyScope::AllModels,
         epoch: 1,
-        key: Digest::of(key.expose()),
+        key: key.digest(),
         codes: codes.to_vec(),
         earlier_end: None,
     };
@@ -232,7 +232,7 @@ fn owner_joins(number: usize, service: ServiceId) -> Result<(Principal, Vec<Orde
         let put = Action::PutModel {
             name: name(model)?,
             version: ModelVersion::new(1)?,
-            key: Digest::of(key.expose()),
+            key: key.digest(),
             manifest: Digest([0; 32]),
         };
         orders.push(order(&mut principal, put, Some(key))?);

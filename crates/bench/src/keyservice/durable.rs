@@ -124,7 +124,7 @@ impl Owners {
                 let put = owner.sign(Action::PutModel {
                     name: name(model)?,
                     version: ModelVersion::new(1)?,
-                    key: Digest::of(key.expose()),
+                    key: key.digest(),
                     manifest: Digest([0; 32]),
                 })?;
                 order(&running.service, put, Some(key)).await?;

@@ -17,6 +17,9 @@ use crate::{Measured, Measurement, SimteeError, TdMeasurement, Tee};
 
 /// The largest program that is copied into memory.
 pub const MAX_IMAGE_BYTES: u64 = 1024 * 1024 * 1024;
+/// How often sealing is tried again, and after how long: five seconds in all.
+const SEAL_ATTEMPTS: u32 = 250;
+const SEAL_PAUSE: std::time::Duration = std::time::Duration::from_millis(20);
 
 /// The name under which the memory file appears in `/proc`.
 const MEMORY_FILE_NAME: &str = "simtee-enclave";
@@ -111,12 +114,21 @@ fn sealed_copy(path: &Path) -> Result<File, SimteeError> {
     if copied > MAX_IMAGE_BYTES {
         return Err(too_large());
     }
-    fcntl_add_seals(
-        &memory,
-        SealFlags::WRITE | SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL,
-    )
-    .map_err(|e| SimteeError::io("seal the copy of", path)(e.into()))?;
+    seal(&memory).map_err(|e| SimteeError::io("seal the copy of", path)(e.into()))?;
     Ok(memory)
+}
+
+/// Takes the right to change the file from everybody. The kernel refuses while anything of its own looks at the file's pages, which
+/// does not take long.
+fn seal(memory: &File) -> rustix::io::Result<()> {
+    let seals = SealFlags::WRITE | SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL;
+    for _ in 0..SEAL_ATTEMPTS {
+        match fcntl_add_seals(memory, seals) {
+            Err(rustix::io::Errno::BUSY) => std::thread::sleep(SEAL_PAUSE),
+            sealed => return sealed,
+        }
+    }
+    fcntl_add_seals(memory, seals)
 }
 
 fn memory_file() -> rustix::io::Result<File> {

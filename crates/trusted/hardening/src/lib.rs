@@ -5,6 +5,7 @@
 //! - `sandbox` (feature of the same name): rights given up before the first request is read. A process that is taken over
 //!   through its input finds no program to start, no file to read and no process to look into.
 //!
+//! - [`stack`]: what a computation with a key leaves on the stack, overwritten.
 //! - [`wiping`]: an allocator for trusted programs that leaves no copies of keys behind in free memory.
 //!
 //! A TEE protects against the host; this protects against bugs of our own, and it is all that there is outside a TEE, where
@@ -26,6 +27,7 @@
 #[cfg(all(feature = "sandbox", target_os = "linux"))]
 pub mod sandbox;
 pub mod secret_memory;
+pub mod stack;
 #[cfg(target_os = "linux")]
 mod sys;
 pub mod wiping;

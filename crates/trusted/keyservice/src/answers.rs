@@ -8,7 +8,7 @@ use sesemi_protocol::query::{
     AliasView, Explanation, Finding, GrantVerdict, GrantView, KeyVerdict, ModelView, PersonView,
     QueryAnswer, Question, RequestKeyView,
 };
-use sesemi_protocol::{Digest, ModelId, ModelName, ModelRef, PrincipalId, RefusalCode, cbor};
+use sesemi_protocol::{ModelId, ModelName, ModelRef, PrincipalId, RefusalCode, cbor};
 
 use crate::decision::{Ask, Trail, decide};
 use crate::state::State;
@@ -235,7 +235,7 @@ fn request_keys(state: &State, user: PrincipalIx, after: u64) -> Vec<RequestKeyV
         Some(RequestKeyView {
             scope,
             epoch,
-            key: Digest::of(key.key.as_ref()?.expose()),
+            key: key.key.as_ref()?.digest(),
             codes: key.codes.as_slice().to_vec(),
             ends: key.ends,
         })

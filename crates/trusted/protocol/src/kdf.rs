@@ -1,6 +1,7 @@
 //! HKDF-SHA-256 (RFC 5869), with the derived key going straight into a type that wipes itself.
 
 use ring::hkdf;
+use sesemi_hardening::stack::wiped_after;
 
 use crate::secret::SecretKey;
 
@@ -17,12 +18,14 @@ impl hkdf::KeyType for Length32 {
 /// # Errors
 /// [`DeriveError`] only if the provider fails; 32 bytes are always within HKDF's range.
 pub fn derive(key: &[u8], salt: &[u8], info: &[u8]) -> Result<SecretKey, DeriveError> {
-    SecretKey::filled(|out| {
-        hkdf::Salt::new(hkdf::HKDF_SHA256, salt)
-            .extract(key)
-            .expand(&[info], Length32)
-            .and_then(|okm| okm.fill(out))
-            .map_err(|_| DeriveError)
+    wiped_after(|| {
+        SecretKey::filled(|out| {
+            hkdf::Salt::new(hkdf::HKDF_SHA256, salt)
+                .extract(key)
+                .expand(&[info], Length32)
+                .and_then(|okm| okm.fill(out))
+                .map_err(|_| DeriveError)
+        })
     })
 }
 

@@ -2,8 +2,10 @@
 
 use minicbor::{Decode, Decoder, Encode, Encoder};
 use sesemi_hardening::secret_memory::SecretBytes32;
+use sesemi_hardening::stack::wiped_after;
 
 use crate::entropy::{Entropy, EntropyError};
+use crate::id::Digest;
 
 /// 256 bits of key material, in memory that the operating system hides if it can. Wiped on drop; its `Debug` form shows
 /// nothing; not `Copy`.
@@ -48,6 +50,12 @@ impl SecretKey {
     #[must_use]
     pub fn expose(&self) -> &[u8; 32] {
         self.0.expose()
+    }
+
+    /// SHA-256 of the key, which says nothing of it. Hashing leaves no copy of the key on the stack.
+    #[must_use]
+    pub fn digest(&self) -> Digest {
+        wiped_after(|| Digest::of(self.expose()))
     }
 }
 

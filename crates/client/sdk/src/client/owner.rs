@@ -14,7 +14,7 @@ use sesemi_protocol::query::{
 use sesemi_protocol::receipt::Receipt;
 use sesemi_protocol::release::RequestKeyName;
 use sesemi_protocol::{
-    AliasName, CodeIdentityDigest, Digest, GroupName, ModelId, ModelName, ModelRef, ModelTarget,
+    AliasName, CodeIdentityDigest, GroupName, ModelId, ModelName, ModelRef, ModelTarget,
     ModelVersion, PrincipalId, RefusalCode, RequestId,
 };
 
@@ -81,7 +81,7 @@ impl Client {
         let action = Action::PutModel {
             name,
             version,
-            key: Digest::of(key.expose()),
+            key: key.digest(),
             manifest: package::manifest_digest(manifest)?,
         };
         let registered = match self.submit(action, Some(key)).await {

@@ -12,7 +12,7 @@ use sesemi_protocol::query::{QueryAnswer, Question, RequestKeyView};
 use sesemi_protocol::receipt::Receipt;
 use sesemi_protocol::release::RequestKeyName;
 use sesemi_protocol::tensor::{Tensor, TensorView};
-use sesemi_protocol::{CodeIdentityDigest, Digest, ModelId, ModelTarget, RefusalCode, RequestId};
+use sesemi_protocol::{CodeIdentityDigest, ModelId, ModelTarget, RefusalCode, RequestId};
 
 use super::owner::sorted;
 use super::{Client, now};
@@ -90,7 +90,7 @@ impl Client {
         let action = Action::PutRequestKey {
             scope: scope.clone(),
             epoch,
-            key: Digest::of(key.expose()),
+            key: key.digest(),
             codes: sorted(codes),
             earlier_end,
         };
@@ -231,7 +231,7 @@ impl Client {
         let mut listed = self.request_keys().await?;
         listed.retain(|view| {
             let own = self.identity.request_key(&view.scope, view.epoch);
-            own.is_ok_and(|key| Digest::of(key.expose()) == view.key)
+            own.is_ok_and(|key| key.digest() == view.key)
         });
         self.keep_keys(listed);
         Ok(())
@@ -303,7 +303,7 @@ mod tests {
         RequestKeyView {
             scope,
             epoch,
-            key: Digest([0; 32]),
+            key: sesemi_protocol::Digest([0; 32]),
             codes: vec![CodeIdentityDigest([2; 32])],
             ends,
         }

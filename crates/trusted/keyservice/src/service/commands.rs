@@ -189,7 +189,7 @@ impl KeyService {
         };
         let secret = match (command.action.key(), key) {
             (None, None) => Secret::None,
-            (Some(digest), Some(key)) if Digest::of(key.expose()) == *digest => Secret::Key(key),
+            (Some(digest), Some(key)) if key.digest() == *digest => Secret::Key(key),
             _ => {
                 let detail = "the key beside the command is not the one that it names";
                 return Err(Refusal::new(RefusalCode::Malformed, detail));

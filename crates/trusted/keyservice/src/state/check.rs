@@ -248,9 +248,7 @@ impl State {
         let newest = self.request_keys.of_scope(user, scope).next();
         match self.request_keys.get(user, scope, epoch) {
             Some(known) => {
-                let same = known
-                    .live(now)
-                    .is_some_and(|known| Digest::of(known.expose()) == *key);
+                let same = known.live(now).is_some_and(|known| known.digest() == *key);
                 ensure(same, RefusalCode::AlreadyExists)
             }
             None if newest.is_some_and(|(newest, _)| epoch < newest) => {

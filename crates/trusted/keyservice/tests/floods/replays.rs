@@ -62,7 +62,7 @@ async fn granted(running: &Running) -> (Vec<u8>, u64) {
     let put = Action::PutModel {
         name: name.clone(),
         version: ModelVersion::new(1).unwrap(),
-        key: Digest::of(key.expose()),
+        key: key.digest(),
         manifest: Digest([2; 32]),
     };
     let put = CallBody::Submit {

@@ -225,7 +225,7 @@ pub(crate) fn put_model(n: u32) -> (Action, Option<SecretKey>) {
     let action = Action::PutModel {
         name: name(),
         version: version(n),
-        key: Digest::of(key.expose()),
+        key: key.digest(),
         manifest: Digest([2; 32]),
     };
     (action, Some(key))
@@ -248,7 +248,7 @@ pub(crate) fn put_key(epoch: u32, earlier_end: Option<u64>) -> (Action, Option<S
     let action = Action::PutRequestKey {
         scope: KeyScope::AllModels,
         epoch,
-        key: Digest::of(key.expose()),
+        key: key.digest(),
         codes: vec![code(CODE)],
         earlier_end,
     };
