@@ -111,7 +111,7 @@ async fn revoke(grants: Vec<u64>, owner: Option<&str>, who: Who) -> Result<(), C
     let mut people = format!("revoked {}", joined(&grants));
     if !left.is_empty() {
         let rows = table(GRANT_COLUMNS, &rows);
-        people = format!("{people}; these of the same models stay:\n{rows}");
+        people = format!("{people}\nother grants of the same models stay:\n{rows}");
     }
     let remaining: Vec<serde_json::Value> = left.iter().copied().map(to_json).collect();
     let value = object([("revoked", grants.into()), ("remaining", remaining.into())]);
