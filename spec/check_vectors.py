@@ -215,7 +215,7 @@ ANSWER = choice({
     6: array(SHARE),
 })
 
-RELEASED = record({0: ID, 1: MODEL, 2: KEY_NAME, 3: uint(64), 4: ID, 5: ID, 6: uint(32)})
+RELEASED = record({0: ID, 1: MODEL, 2: KEY_NAME, 3: uint(64), 4: ID, 5: ID, 6: uint(32), 7: uint(64), 8: TIME})
 RECORD = choice({
     0: array(bstr(32), ID, ID),
     1: array(bstr()),
@@ -1027,7 +1027,7 @@ def record_of(value):
         "command": lambda: [sign(f, "sesemi/v1/command", command_of(f))],
         "released": lambda: [{
             0: unhex(f["user"]), 1: model_of(f["model"]), 2: key_name_of(f["key"]), 3: f["grant"], 4: unhex(f["code"]),
-            5: unhex(f["evidence"]), 6: f["times"],
+            5: unhex(f["evidence"]), 6: f["times"], 7: f["state"], 8: f["last"],
         }],
         "floor": lambda: [unhex(f)],
         "handed_over": lambda: ids("code", "policy"),

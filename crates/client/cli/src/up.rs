@@ -44,8 +44,10 @@ pub async fn run(args: UpArgs) -> Result<(), CliError> {
     if args.json {
         println!(
             "{}",
-            serde_json::json!({"stack": path, "facts": stack.facts})
+            serde_json::json!({"stack": path, "facts": stack.facts, "locked": stack.is_locked()})
         );
+    } else if stack.is_locked() {
+        println!("{}", describe_locked(&path));
     } else {
         println!("{}", describe(&stack.facts, &path));
     }
@@ -141,6 +143,19 @@ pub fn describe(facts: &Facts, stack: &Path) -> String {
         facts.keyservice_id,
         facts.gateway,
         facts.admin,
+        stack.display()
+    )
+}
+
+/// What to do if this machine, or this code, cannot open KeyService's state.
+#[must_use]
+fn describe_locked(stack: &Path) -> String {
+    format!(
+        "KeyService is LOCKED: this machine and this code have no key to its state. Nothing else works until enough of its \
+         custodians have run, together or one after the other:\n\n  \
+         export SESEMI_STACK={}\n  \
+         sesemi keyservice recover --share FILE\n\n\
+         Stop it with Ctrl-C.",
         stack.display()
     )
 }

@@ -118,6 +118,12 @@ pub struct Released {
     /// How often; the first release is recorded at once, renewals together.
     #[n(6)]
     pub times: u32,
+    /// How many entries the log had when it was decided, the last time: what ended a right later than that could not count.
+    #[n(7)]
+    pub state: u64,
+    /// When that was, in Unix seconds: the record itself may be written later.
+    #[n(8)]
+    pub last: u64,
 }
 
 /// Whom an entry concerns, and so who may see it.
@@ -304,6 +310,8 @@ mod tests {
             code: CodeIdentityDigest([4; 32]),
             evidence: Digest([5; 32]),
             times: 1,
+            state: 9,
+            last: 10,
         };
         let concerned = self::entry(Record::Released(released)).concerned().unwrap();
         assert_eq!(concerned, Concerned::Only(vec![owner, user]));

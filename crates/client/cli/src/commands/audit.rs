@@ -112,8 +112,10 @@ fn line(entry: &Entry, json: bool) -> Option<String> {
 
 /// A fact for people: seconds since 1970 as a date, somebody's text on one line.
 fn readable(name: &str, value: &str) -> String {
-    let is_moment = matches!(name, "expires" | "earlier-end" | "end");
+    let is_moment = matches!(name, "expires" | "earlier-end" | "end" | "last");
     match value.parse() {
+        // An end that was given as none in particular.
+        Ok(0) if is_moment => "at once".to_owned(),
         Ok(at) if is_moment => shown(at),
         _ => value.replace(char::is_control, " "),
     }
@@ -291,7 +293,7 @@ mod tests {
     #[test]
     fn moments_of_an_entry_are_dates_and_texts_stay_on_their_line() {
         assert_eq!(readable("expires", "1798002241"), "2026-12-23T05:04:01Z");
-        assert_eq!(readable("end", "0"), "1970-01-01T00:00:00Z");
+        assert_eq!(readable("end", "0"), "at once");
         assert_eq!(readable("note", "1798002241"), "1798002241");
         assert_eq!(readable("note", "a\nb\u{1b}[1m"), "a b [1m");
     }

@@ -178,6 +178,14 @@ pub fn anchor(root: &Path) -> Result<TrustAnchor, StackError> {
 }
 
 impl Stack {
+    /// Whether KeyService started without a key to its state, which its custodians have to bring.
+    #[must_use]
+    pub fn is_locked(&self) -> bool {
+        self.keyservice
+            .text("state")
+            .is_ok_and(|state| state == "locked")
+    }
+
     /// Starts a stack; `progress` is told what is being done.
     ///
     /// # Errors

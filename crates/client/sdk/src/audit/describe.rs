@@ -85,6 +85,8 @@ fn release(released: &Released) -> Facts {
         ("code", released.code.to_string()),
         ("evidence", released.evidence.to_string()),
         ("times", released.times.to_string()),
+        ("last", released.last.to_string()),
+        ("decided-at-entry", released.state.to_string()),
     ]
 }
 

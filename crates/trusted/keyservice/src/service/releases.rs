@@ -130,6 +130,8 @@ impl KeyService {
             code: claims.code,
             evidence: claims.evidence,
             times: 1,
+            state: state.point().sequence,
+            last: now,
         });
         Ok(Lease {
             model_key: allowed.model_key.clone(),
@@ -153,10 +155,29 @@ pub struct Recorder(Mutex<Pending>);
 struct Pending {
     /// To be recorded with the next write.
     records: VecDeque<Record>,
-    /// How often each release came again since its last record.
-    renewals: HashMap<Released, u32>,
+    /// Each release, without its times, and how it came again since its last record.
+    renewals: HashMap<Released, Again>,
     /// The log is about to end: what is released now could not be recorded any more.
     closed: bool,
+}
+
+/// A release that came again.
+#[derive(Debug, Clone, Copy, Default)]
+struct Again {
+    times: u32,
+    /// Of the last time.
+    state: u64,
+    last: u64,
+}
+
+/// What is the same for all releases that are counted together.
+fn kind(released: &Released) -> Released {
+    Released {
+        times: 0,
+        state: 0,
+        last: 0,
+        ..released.clone()
+    }
 }
 
 impl Recorder {
@@ -180,12 +201,17 @@ impl Recorder {
     /// Notes one release: the first on a connection is recorded soon, the others are counted.
     fn note(&self, released: Released) {
         let mut pending = lock(&self.0);
-        if let Some(times) = pending.renewals.get_mut(&released) {
-            *times = times.saturating_add(1);
+        let kind = kind(&released);
+        if let Some(again) = pending.renewals.get_mut(&kind) {
+            *again = Again {
+                times: again.times.saturating_add(1),
+                state: released.state,
+                last: released.last,
+            };
             return;
         }
         if pending.renewals.len() < MAX_COUNTED {
-            pending.renewals.insert(released.clone(), 0);
+            pending.renewals.insert(kind, Again::default());
         }
         pending.records.push_back(Record::Released(released));
     }
@@ -193,19 +219,21 @@ impl Recorder {
     /// Has renewals recorded that were counted, and forgets connections without any.
     pub(super) fn count_renewals(&self) {
         let mut pending = lock(&self.0);
+        pending.renewals.retain(|_, again| again.times > 0);
         let counted: Vec<Record> = pending
             .renewals
-            .iter()
-            .filter(|(_, times)| **times > 0)
-            .map(|(released, times)| {
-                let mut released = released.clone();
-                released.times = *times;
-                Record::Released(released)
+            .iter_mut()
+            .map(|(kind, again)| {
+                let Again { times, state, last } = core::mem::take(again);
+                Record::Released(Released {
+                    times,
+                    state,
+                    last,
+                    ..kind.clone()
+                })
             })
             .collect();
         pending.records.extend(counted);
-        pending.renewals.retain(|_, times| *times > 0);
-        pending.renewals.values_mut().for_each(|times| *times = 0);
     }
 
     /// Takes up to `most` records that wait.
@@ -246,6 +274,8 @@ mod tests {
             code: CodeIdentityDigest([3; 32]),
             evidence: Digest([connection; 32]),
             times: 1,
+            state: 7,
+            last: 1000,
         }
     }
 
@@ -260,14 +290,22 @@ mod tests {
     #[test]
     fn the_first_release_is_recorded_at_once_and_renewals_are_counted() {
         let recorder = Recorder::default();
-        for _ in 0..5 {
-            recorder.note(released(1));
+        for again in 0..5 {
+            let mut released = released(1);
+            released.state += again;
+            released.last += 10 * again;
+            recorder.note(released);
         }
         recorder.note(released(2));
         assert_eq!(times(&recorder.take(10)), [1, 1]);
         assert!(!recorder.has_pending());
         recorder.count_renewals();
-        assert_eq!(times(&recorder.take(10)), [4]);
+        let counted = recorder.take(10);
+        assert_eq!(times(&counted), [4]);
+        // What was last is what counts: a right that ended later was still there.
+        assert!(
+            matches!(&counted[..], [Record::Released(last)] if (last.state, last.last) == (11, 1040))
+        );
         recorder.count_renewals();
         assert!(recorder.take(10).is_empty());
         // Both connections were idle in between: what comes now is a first release again.

@@ -13,7 +13,11 @@ use sesemi_protocol::{CodeIdentityDigest, RefusalCode};
 use crate::world::{Actor, START, TestClock, open, pair, put_model, stop};
 
 /// All pages of the log as `of` sees it.
-async fn audit(service: &Arc<KeyService>, asker: &Actor, of: &Actor) -> (Point, Vec<AuditItem>) {
+pub(crate) async fn audit(
+    service: &Arc<KeyService>,
+    asker: &Actor,
+    of: &Actor,
+) -> (Point, Vec<AuditItem>) {
     let mut all = Vec::new();
     let mut point = Point::START;
     loop {

@@ -1,9 +1,11 @@
 //! What was revoked ends with the lease, what expires ends in time, whatever is under way.
 
 use sesemi_protocol::RefusalCode;
+use sesemi_protocol::audit::{self, AuditItem, Record};
 use sesemi_protocol::command::Action;
 
-use crate::world::{START, TestClock, grant, open, pair, put_model};
+use crate::questions::audit;
+use crate::world::{START, TestClock, grant, open, pair, put_model, stop};
 
 #[tokio::test]
 async fn after_a_revocation_no_lease_is_given() {
@@ -22,6 +24,39 @@ async fn after_a_revocation_no_lease_is_given() {
         let refusal = pair.release(&service).await.unwrap_err();
         assert_eq!(refusal.code, RefusalCode::NotGranted);
     }
+}
+
+#[tokio::test]
+async fn what_is_recorded_behind_a_revocation_says_that_it_was_decided_before() {
+    let (folder, clock) = (tempfile::tempdir().unwrap(), TestClock::new());
+    let service = open(folder.path(), &clock);
+    let mut pair = pair(&service).await;
+    for _ in 0..3 {
+        clock.advance(10);
+        pair.release(&service).await.unwrap();
+    }
+    clock.advance(5);
+    let (owner, grants) = (pair.owner.id(), vec![pair.grant]);
+    let revoke = Action::Revoke { owner, grants };
+    let receipt = pair.owner.submit(&service, revoke, None).await.unwrap();
+    let revoked = receipt.state.point.sequence;
+    // Renewals are counted, and a stop records what was counted.
+    stop(service);
+    let service = open(folder.path(), &clock);
+    let (_, items) = audit(&service, &pair.owner, &pair.owner).await;
+    let mut behind = Vec::new();
+    for (number, item) in (1u64..).zip(&items) {
+        if let AuditItem::Shown(public) = item
+            && let Record::Released(released) = audit::decode(public).unwrap().record
+            && number > revoked
+        {
+            behind.push(released);
+        }
+    }
+    // The first release may have been written with the revocation.
+    assert!(behind.iter().all(|released| released.state < revoked));
+    let last = behind.last().unwrap();
+    assert_eq!((last.times, last.last), (2, START + 30));
 }
 
 #[tokio::test]

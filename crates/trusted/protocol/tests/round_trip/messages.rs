@@ -105,9 +105,9 @@ prop_compose! {
 prop_compose! {
     fn released()(
         user in principal(), model in model_ref(), key in key_name(), grant: u64, code in code(), evidence in digest(),
-        times: u32,
+        times: u32, state: u64, last: u64,
     ) -> Released {
-        Released { user, model, key, grant, code, evidence, times }
+        Released { user, model, key, grant, code, evidence, times, state, last }
     }
 }
 

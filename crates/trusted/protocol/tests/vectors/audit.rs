@@ -94,6 +94,8 @@ fn record(value: &Value) -> Record {
             code: parsed(f, "code"),
             evidence: parsed(f, "evidence"),
             times: number(f, "times"),
+            state: number(f, "state"),
+            last: number(f, "last"),
         }),
         "floor" => Record::Floor(bytes(value, "floor").into()),
         "handed_over" => Record::HandedOver {

@@ -70,7 +70,8 @@ fn uses() -> Vec<(&'static str, u64, Told)> {
     let member = json!({ "owner": owner, "group": "study-7", "user": key_id(&user_seed()) });
     let released = json!({ "released": {
         "user": key_id(&user_seed()), "model": model_text(1), "key": { "scope": "all_models", "epoch": 1 }, "grant": 8,
-        "code": counting(0x90, 32), "evidence": counting(0x34, 32), "times": 1,
+        "code": counting(0x90, 32), "evidence": counting(0x34, 32), "times": 1, "state": 8,
+        "last": 1_790_000_000,
     } });
     vec![
         (
