@@ -22,7 +22,9 @@ fn leave() -> usize {
 
 fn left_at(memory: &File, address: usize, bytes: &mut [u8]) -> usize {
     memory.read_exact_at(bytes, address as u64).unwrap();
-    bytes.iter().filter(|byte| **byte == PATTERN).count()
+    let rows = bytes.windows(4);
+    rows.filter(|row| row.iter().all(|byte| *byte == PATTERN))
+        .count()
 }
 
 #[test]
