@@ -24,10 +24,13 @@
     )
 )]
 
+#[cfg(target_os = "linux")]
+mod large_blocks;
 #[cfg(all(feature = "sandbox", target_os = "linux"))]
 pub mod sandbox;
 pub mod secret_memory;
 pub mod stack;
 #[cfg(target_os = "linux")]
 mod sys;
+#[cfg(target_os = "linux")]
 pub mod wiping;

@@ -5,29 +5,42 @@
 
 use std::alloc::{GlobalAlloc, Layout, System};
 
+use crate::large_blocks;
+
 /// Longest block that is wiped, in bytes. Messages with keys, and all that is made on their way, are shorter; above it are
 /// models and tensors, whose own types wipe them, and for which a second pass over memory would show in every run.
 pub const LONGEST: usize = 64 * 1024;
 
-/// The system's allocator, which wipes blocks of up to [`LONGEST`] bytes when they are given back. For `#[global_allocator]`.
+/// The system's allocator, which wipes blocks of up to [`LONGEST`] bytes when they are given back, and maps very large ones by
+/// themselves. For `#[global_allocator]`.
 #[derive(Debug, Clone, Copy)]
 pub struct WipingAllocator;
 
 #[allow(unsafe_code)]
-// SAFETY: every block comes from `System` and goes back to it with the layout that it was made with; what is added only
-// writes to blocks that nobody uses any more.
+// SAFETY: every block comes from `System` or `large_blocks`, which one its layout tells, and goes back there with the layout
+// that it was made with; what is added only writes to blocks that nobody uses any more.
 unsafe impl GlobalAlloc for WipingAllocator {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        if is_large(layout) {
+            return large_blocks::map(layout.size());
+        }
         // SAFETY: the caller keeps the same promises to us.
         unsafe { System.alloc(layout) }
     }
 
     unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
+        if is_large(layout) {
+            return large_blocks::map(layout.size());
+        }
         // SAFETY: as above.
         unsafe { System.alloc_zeroed(layout) }
     }
 
     unsafe fn dealloc(&self, block: *mut u8, layout: Layout) {
+        if is_large(layout) {
+            // SAFETY: the layout says that the block came from there, and the caller gives it up.
+            return unsafe { large_blocks::unmap(block, layout.size()) };
+        }
         if layout.size() <= LONGEST {
             // SAFETY: the caller gives the block up, and it is writable for the length of its layout.
             unsafe { block.write_bytes(0, layout.size()) };
@@ -39,14 +52,14 @@ unsafe impl GlobalAlloc for WipingAllocator {
     }
 
     unsafe fn realloc(&self, block: *mut u8, layout: Layout, size: usize) -> *mut u8 {
-        if layout.size() > LONGEST {
+        // SAFETY: the caller promises that `size`, rounded up to the alignment, is in range.
+        let new = unsafe { Layout::from_size_align_unchecked(size, layout.align()) };
+        if layout.size() > LONGEST && !is_large(layout) && !is_large(new) {
             // SAFETY: the block was made by `System` with this layout.
             return unsafe { System.realloc(block, layout, size) };
         }
-        // SAFETY: the caller promises that `size`, rounded up to the alignment, is in range.
-        let new = unsafe { Layout::from_size_align_unchecked(size, layout.align()) };
         // SAFETY: the layout is one, and not of size zero, as the caller promises.
-        let moved = unsafe { System.alloc(new) };
+        let moved = unsafe { self.alloc(new) };
         if !moved.is_null() {
             // SAFETY: both blocks are at least this long, and they are different blocks.
             unsafe { core::ptr::copy_nonoverlapping(block, moved, layout.size().min(size)) };
@@ -55,4 +68,8 @@ unsafe impl GlobalAlloc for WipingAllocator {
         }
         moved
     }
+}
+
+fn is_large(layout: Layout) -> bool {
+    large_blocks::is_large(layout.size(), layout.align())
 }

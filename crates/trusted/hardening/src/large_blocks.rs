@@ -1,0 +1,77 @@
+//! Blocks of memory for models: mapped one by one, on huge pages where the kernel has them, and given back to it when they
+//! are freed.
+//!
+//! An ordinary allocator keeps what was freed for later, in pieces of which few are free as a whole: a model that was evicted
+//! would still be counted to this process, and its instance would be charged for it. And filling 180 MB for the first time costs
+//! 45,000 page faults on small pages, a few dozen on huge ones.
+
+use core::ffi::c_void;
+
+/// Bytes from which a block is mapped by itself. What an engine takes and gives back in every run is smaller; were it mapped
+/// anew in each, the page faults would cost more than the run.
+pub(crate) const SMALLEST: usize = 8 * 1024 * 1024;
+/// A huge page of x86-64 and of AArch64 with small pages of 4 KiB. Blocks start at a multiple.
+const HUGE_PAGE: usize = 2 * 1024 * 1024;
+/// Blocks end at a multiple of this: pages have at most so many bytes on all architectures that this runs on.
+const PAGE: usize = 64 * 1024;
+
+/// Whether a block of this size and alignment is one of these.
+pub(crate) const fn is_large(size: usize, alignment: usize) -> bool {
+    size >= SMALLEST && alignment <= HUGE_PAGE
+}
+
+/// Maps `size` bytes, all zero; null if there is no memory.
+pub(crate) fn map(size: usize) -> *mut u8 {
+    let Some(length) = size.checked_next_multiple_of(PAGE) else {
+        return core::ptr::null_mut();
+    };
+    let padded = length.saturating_add(HUGE_PAGE);
+    let Some(start) = map_anywhere(padded) else {
+        return core::ptr::null_mut();
+    };
+    // What lies before the first huge page, and after the block, goes back.
+    let before = start.align_offset(HUGE_PAGE);
+    let after = padded.saturating_sub(before).saturating_sub(length);
+    let block = start.wrapping_add(before);
+    give_back(start, before);
+    give_back(block.wrapping_add(length), after);
+    advise_huge(block, length);
+    block
+}
+
+#[allow(unsafe_code)]
+fn map_anywhere(length: usize) -> Option<*mut u8> {
+    let access = libc::PROT_READ | libc::PROT_WRITE;
+    let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS;
+    // SAFETY: without an address and without MAP_FIXED the kernel takes a range that is free, so no memory that is in use
+    // changes.
+    let start = unsafe { libc::mmap(core::ptr::null_mut(), length, access, flags, -1, 0) };
+    (start != libc::MAP_FAILED).then_some(start.cast())
+}
+
+/// Gives back a part of what `map` just mapped, which is in no block.
+#[allow(unsafe_code)]
+fn give_back(start: *mut u8, length: usize) {
+    if length > 0 {
+        // SAFETY: nobody else knows of this range.
+        let _ = unsafe { libc::munmap(start.cast::<c_void>(), length) };
+    }
+}
+
+#[allow(unsafe_code)]
+fn advise_huge(block: *mut u8, length: usize) {
+    // SAFETY: the range is mapped, and the advice changes how it is backed, not what it holds. A kernel without huge pages
+    // refuses, and small ones do as well.
+    let _ = unsafe { libc::madvise(block.cast::<c_void>(), length, libc::MADV_HUGEPAGE) };
+}
+
+/// Gives a block back to the kernel, which wipes it before anybody gets it again.
+///
+/// # Safety
+/// `block` came from [`map`] with this size, and nobody uses it any more.
+#[allow(unsafe_code)]
+pub(crate) unsafe fn unmap(block: *mut u8, size: usize) {
+    let length = size.checked_next_multiple_of(PAGE).unwrap_or(size);
+    // SAFETY: the caller's promise.
+    let _ = unsafe { libc::munmap(block.cast::<c_void>(), length) };
+}
