@@ -147,7 +147,14 @@ REPORT = record({0: lambda v: uint(32)(v) and v <= 2, 1: record({i: uint(64) for
 RESPONSE_HEAD = record({0: list_of(TENSOR_INFO), 1: REPORT}, {2: REFUSAL})
 DIMENSION = choice({0: array(uint(64)), 1: array()})
 TENSOR_SPEC = record({0: tstr(), 1: DATA_TYPE, 2: list_of(DIMENSION)})
-MANIFEST = record({0: lambda v: type(v) is int and v == 1, 1: list_of(TENSOR_SPEC), 2: list_of(TENSOR_SPEC)})
+FORM = record({
+    0: lambda v: uint(32)(v) and 1 <= v <= 2,
+    1: lambda v: uint(32)(v) and 1 <= v <= 3,
+    2: list_of(uint(64)),
+    3: record({0: uint(64), 1: uint(64)}),
+    4: lambda v: type(v) is bool,
+})
+MANIFEST = record({0: bstr(32), 1: list_of(TENSOR_SPEC), 2: list_of(TENSOR_SPEC), 3: list_of(FORM)})
 VERSIONS = choice({0: array(), 1: array(VERSION), 2: array(tstr(ALIAS))})
 SUBJECT = choice({0: array(ID), 1: array(tstr(NAME))})
 SCOPE = choice({0: array(), 1: array(MODEL_ID)})
@@ -335,11 +342,30 @@ def share_of(value):
     }
 
 
-def manifest_of(value):
+FORMATS = ["onnx", "onnxruntime-compiled"]
+INSTRUCTION_SETS = ["any", "x86-64-avx2", "x86-64-avx512"]
+
+
+def manifest_of(case, content):
+    """The manifest of a package with the forms of a case, whose content was laid out."""
     dimension = lambda d: [1, []] if d is None else [0, [d]]
     spec = lambda s: {0: s["name"], 1: DATA_TYPES.index(s["data_type"]), 2: [dimension(d) for d in s["shape"]]}
-    assert value["format"] == "onnx"
-    return {0: 1, 1: [spec(s) for s in value["inputs"]], 2: [spec(s) for s in value["outputs"]]}
+    form = lambda f: {
+        0: FORMATS.index(f["format"]) + 1, 1: INSTRUCTION_SETS.index(f["instruction_set"]) + 1,
+        2: [len(part_of(part)) for part in f["parts"]], 3: {0: f["memory"]["loaded"], 1: f["memory"]["run"]},
+        4: f["prepack"],
+    }
+    return {
+        0: sha256(content), 1: [spec(s) for s in case["inputs"]], 2: [spec(s) for s in case["outputs"]],
+        3: [form(f) for f in case["forms"]],
+    }
+
+
+def part_of(value):
+    if isinstance(value, str):
+        return unhex(value)
+    period = bytes((i + value["start"]) % value["modulus"] for i in range(value["modulus"]))
+    return (period * (value["length"] // value["modulus"] + 1))[: value["length"]]
 
 
 def versions_of(value):
@@ -770,57 +796,155 @@ def tink_seal(key, associated_data, plaintext):
 
 def model_header(model):
     encoded = encode(model)
-    return b"SESEMIPK" + (1).to_bytes(2, "big") + len(encoded).to_bytes(2, "big") + encoded
+    return b"SESEMIPK" + (2).to_bytes(2, "big") + len(encoded).to_bytes(2, "big") + encoded
 
 
 def package_data(model):
     return encode(["sesemi/v1/model-package", model[0], model[1]])
 
 
-def open_package(package, key, model, manifest_digest):
-    if len(package) < 12 or package[:10] != b"SESEMIPK\x00\x01":
+PAGE = 4096
+MAX_MANIFEST = 1 << 19
+PARTS = {1: 1, 2: 3}  # how many a format has
+
+
+def laid_out(parts):
+    """The parts, each at the next multiple of a page."""
+    content = bytearray()
+    for part in parts:
+        content += bytes(-len(content) % PAGE) + part
+    return bytes(content)
+
+
+def places_of(manifest):
+    """Start and end of each part of each form in the content, and where the content ends."""
+    if not 1 <= len(manifest[3]) <= 8:
+        raise Refused("content", "number of forms")
+    end, forms = 0, []
+    for form in manifest[3]:
+        if len(form[2]) != PARTS[form[0]]:
+            raise Refused("content", "number of parts")
+        places = []
+        for length in form[2]:
+            start = end + -end % PAGE
+            end = start + length
+            places.append((start, end))
+        if end >= 1 << 63:
+            raise Refused("content", "parts too long")
+        forms.append(places)
+    return forms, end
+
+
+def refuse_gap(gap):
+    if any(gap):
+        raise Refused("content", "a gap is not zero")
+
+
+def read_manifest(plaintext, manifest_digest):
+    """The manifest at the start of the plaintext, and where the first part starts. The gap between is checked as far as
+    it is there."""
+    size = int.from_bytes(plaintext[:4], "little")
+    if len(plaintext) < 4 or size > MAX_MANIFEST or 4 + size > len(plaintext):
+        raise Refused("content", "manifest")
+    encoded = plaintext[4 : 4 + size]
+    if sha256(encoded) != manifest_digest:
+        raise Refused("other manifest")
+    manifest = decode(encoded, MANIFEST, "content")
+    starts = 4 + size + -(4 + size) % PAGE
+    refuse_gap(plaintext[4 + size : starts])
+    return manifest, starts
+
+
+def stream_of(package, model):
+    """Where the ciphertext starts, once the header is that of the expected model."""
+    if len(package) < 12 or package[:10] != b"SESEMIPK\x00\x02":
         raise Refused("header")
     length = int.from_bytes(package[10:12], "big")
     if length > 1024 or len(package) < 12 + length:
         raise Refused("header")
     if decode(package[12 : 12 + length], MODEL, "header") != model:
         raise Refused("other model")
-    plaintext = stream_open(key, package_data(model), package[12 + length :])
-    size = int.from_bytes(plaintext[:4], "little")
-    if len(plaintext) < 4 or size > MIB or 4 + size > len(plaintext):
-        raise Refused("content", "manifest")
-    encoded = plaintext[4 : 4 + size]
-    if sha256(encoded) != manifest_digest:
-        raise Refused("other manifest")
-    manifest = decode(encoded, MANIFEST, "content")
-    starts = 4 + size + -(4 + size) % 4096
-    if starts > len(plaintext):
-        raise Refused("content", "model")
-    return manifest, plaintext[starts:]
+    return 12 + length
 
 
-def model_bytes(case):
-    if "model_bytes" in case:
-        return unhex(case["model_bytes"])
-    rule = case["model_rule"]
-    period = bytes(range(rule["modulus"]))
-    return (period * (rule["length"] // rule["modulus"] + 1))[: rule["length"]]
+def open_package(package, key, model, manifest_digest):
+    """The whole package: its manifest, and the parts of each form."""
+    plaintext = stream_open(key, package_data(model), package[stream_of(package, model) :])
+    manifest, starts = read_manifest(plaintext, manifest_digest)
+    forms, end = places_of(manifest)
+    if starts + end != len(plaintext):
+        raise Refused("content", "the parts do not add up to the length")
+    content = plaintext[starts:]
+    if sha256(content) != manifest[0]:
+        raise Refused("content", "another digest")
+    before = 0
+    for start, end in (place for places in forms for place in places):
+        refuse_gap(content[before:start])
+        before = end
+    return manifest, [[content[start:end] for start, end in places] for places in forms]
+
+
+class SegmentReader:
+    """Fetches and opens single segments of a package, and keeps which."""
+
+    def __init__(self, package, start, key, model):
+        self.stream, self.fetched = memoryview(package)[start:], set()
+        self.count = max(1, -(-len(self.stream) // MIB))
+        salt, self.prefix = bytes(self.stream[1:33]), bytes(self.stream[33:40])
+        self.aead = AESGCM(hkdf(key, salt, package_data(model)))
+
+    def segment(self, number):
+        self.fetched.add(number)
+        sealed = bytes(self.stream[max(40, number * MIB) : (number + 1) * MIB])
+        nonce = self.prefix + number.to_bytes(4, "big") + bytes([number + 1 == self.count])
+        return self.aead.decrypt(nonce, sealed, None)
+
+    def plaintext(self, start, end):
+        """A range of the plaintext, from the segments that hold it."""
+        if start == end:
+            return b""
+        capacity = MIB - 16
+        first, last = (start + 40) // capacity, (end - 1 + 40) // capacity
+        opened = b"".join(self.segment(number) for number in range(first, last + 1))
+        skipped = start - max(0, first * capacity - 40)
+        return opened[skipped : skipped + end - start]
+
+
+def open_form(package, key, model, manifest_digest, number):
+    """One form, from the first segment and those that hold it; and how many segments were fetched of how many."""
+    reader = SegmentReader(package, stream_of(package, model), key, model)
+    manifest, starts = read_manifest(reader.segment(0), manifest_digest)
+    forms, end = places_of(manifest)
+    expect(starts + end == len(reader.stream) - 40 - 16 * reader.count, "the parts do not add up to the length")
+    places = forms[number]
+    form = reader.plaintext(starts + places[0][0], starts + places[-1][1])
+    parts = [form[start - places[0][0] : end - places[0][0]] for start, end in places]
+    return parts, len(reader.fetched), reader.count
 
 
 def check_package(case):
-    key, model, manifest = unhex(case["key"]), model_of(case["model"]), manifest_of(case["manifest"])
+    key, model = unhex(case["key"]), model_of(case["model"])
+    forms = [[part_of(part) for part in form["parts"]] for form in case["forms"]]
+    content = laid_out(part for form in forms for part in form)
+    manifest = manifest_of(case, content)
     encoded = encode(manifest)
     head = len(encoded).to_bytes(4, "little") + encoded
-    plaintext = head + bytes(-len(head) % 4096) + model_bytes(case)
+    plaintext = head + bytes(-len(head) % PAGE) + content
     header, data = model_header(model), package_data(model)
     stream = stream_seal(key, data, plaintext, unhex(case["salt"]), unhex(case["nonce_prefix"]))
     package = header + stream
     compare(case, {
-        "header": header, "associated_data": data, "manifest_cbor": encoded, "manifest_digest": sha256(encoded),
-        "length": len(package), "sha256": sha256(package), **({"bytes": package} if "bytes" in case else {}),
+        "header": header, "associated_data": data, "content": sha256(content), "manifest_cbor": encoded,
+        "manifest_digest": sha256(encoded), "length": len(package), "sha256": sha256(package),
+        **({"bytes": package} if "bytes" in case else {}),
     })
-    opened = open_package(package, key, model, unhex(case["manifest_digest"]))
-    expect(opened == (manifest, model_bytes(case)), "opens to another package")
+    digest = unhex(case["manifest_digest"])
+    expect(open_package(package, key, model, digest) == (manifest, forms), "opens to another package")
+    for number, form in enumerate(forms):
+        parts, fetched, count = open_form(package, key, model, digest, number)
+        expect(parts == form, f"form {number} alone opens to other parts")
+        if case["name"] == "two forms across segments":
+            expect(fetched < count, f"form {number} took all segments")
     expect(tink_open(key, data, stream) == plaintext, "Tink opens it to another plaintext")
     by_tink = tink_seal(key, data, plaintext)
     salt, prefix = by_tink[1:33], by_tink[33:40]

@@ -3,7 +3,7 @@
 use std::cell::RefCell;
 
 use sesemi_cli::demo::data;
-use sesemi_protocol::package::{Dimension, Manifest, ModelFormat, TensorSpec};
+use sesemi_protocol::package::{Dimension, Manifest, TensorSpec};
 use sesemi_protocol::tensor::{DataType, TensorView};
 use sesemi_semirt::engine::rten::Rten;
 use sesemi_semirt::engine::{Engine as _, Execution, check_request};
@@ -52,11 +52,7 @@ pub fn model_input(bytes: &[u8]) {
     let count = input.byte() % 4;
     let specs: Vec<TensorSpec> = (0..count).map(|_| spec(&mut input)).collect();
     let (inputs, outputs) = specs.split_at(specs.len() / 2 + specs.len() % 2);
-    let manifest = Manifest {
-        format: ModelFormat::Onnx,
-        inputs: inputs.to_vec(),
-        outputs: outputs.to_vec(),
-    };
+    let manifest = Manifest::describing(inputs.to_vec(), outputs.to_vec(), &[]);
     let count = input.byte() % 4;
     let given: Vec<_> = (0..count).map(|_| Described::read(&mut input)).collect();
     let views: Vec<_> = given.iter().map(Described::view).collect();
@@ -96,7 +92,9 @@ thread_local! {
     /// The demo's model, ready to run.
     static DEMO: RefCell<Box<dyn Execution>> = RefCell::new({
         let engine = Rten::new(1);
-        let model = engine.load(&data::manifest(), data::MODEL.to_vec()).unwrap();
+        let manifest = data::manifest();
+        let parts = vec![data::MODEL.to_vec()];
+        let model = engine.load(&manifest, &manifest.forms[0], parts).unwrap();
         model.execution().unwrap()
     });
 }

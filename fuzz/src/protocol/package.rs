@@ -1,19 +1,21 @@
 //! Model packages, from outside and from inside.
 
+use core::ops::Range;
+use std::sync::LazyLock;
+
 use minicbor::Encoder;
-use sesemi_protocol::limits::{MAX_MANIFEST, MAX_PACKAGE_HEADER};
+use sesemi_protocol::limits::{MAX_FORMS, MAX_MANIFEST, MAX_PACKAGE_HEADER};
 use sesemi_protocol::package::{
-    self, Dimension, Manifest, ModelFormat, Package, PackageError, PackageReader, TensorSpec,
-    manifest_digest, parse_header, stream,
+    self, Dimension, FormContent, HEAD, Manifest, ModelFormat, OpenPackage, Package, PackageError,
+    TensorSpec, manifest_digest, parse_header, stream,
 };
 use sesemi_protocol::tensor::DataType;
-use sesemi_protocol::{Digest, SecretKey, cbor};
+use sesemi_protocol::{Digest, cbor};
 
 use crate::input::Input;
 use crate::samples::{self, Fixed, key, model};
 
 const KEY: u8 = 6;
-const LIMIT: u64 = 4 << 20;
 
 /// Reads the bytes as the header of a package. What is accepted is what the one who seals would have written.
 pub fn package_header(bytes: &[u8]) {
@@ -27,30 +29,37 @@ pub fn package_header(bytes: &[u8]) {
     }
 }
 
-/// Reads the bytes as a package, in pieces whose length the first byte says. Only the one that was sealed opens, only with
-/// its key, and it makes no difference how it was cut.
+/// Reads the bytes as a package, as a whole and one form at a time. Only the ones that were sealed open, only with their key,
+/// and only as long as they are.
 pub fn package(bytes: &[u8]) {
     let mut input = Input::new(bytes);
-    let piece = 1 + 64 * usize::from(input.byte());
+    let lie = u64::from(input.byte());
     let bytes = input.rest();
-    let digest = manifest_digest(&sample_manifest()).unwrap();
-    let whole = read(bytes, bytes.len().max(1), key(KEY), digest);
-    let cut = read(bytes, piece, key(KEY), digest);
-    assert!(whole.is_ok() || bytes != sample_package());
-    match (whole, cut) {
-        (Ok(package), Ok(other)) => {
-            assert_eq!(package.manifest, sample_manifest());
-            assert_eq!(seal_model(package.model()), bytes);
-            assert_eq!(package.model(), other.into_model());
+    let mut genuine = false;
+    for sample in &*SAMPLES {
+        let whole = Package::open(&key(KEY), &model(), &sample.digest, bytes);
+        let forms = read_forms(bytes, bytes.len() as u64, &sample.digest);
+        if bytes == sample.sealed {
+            genuine = true;
+            assert_eq!(whole.unwrap().manifest, sample.manifest);
+            forms.unwrap();
+        } else {
+            whole.unwrap_err();
+            forms.unwrap_err();
         }
-        (Err(error), Err(other)) => assert_eq!(error, other),
-        (whole, cut) => panic!("whole {whole:?}, cut {cut:?}"),
+        if lie != 0 {
+            let length = bytes.len() as u64 + lie;
+            head(bytes, length, &sample.digest).unwrap_err();
+        }
+        let other_key = Package::open(&key(9), &model(), &sample.digest, bytes);
+        assert!(other_key.is_err(), "another key");
     }
-    assert!(read(bytes, piece, key(9), digest).is_err(), "another key");
-    assert!(
-        read(bytes, piece, key(KEY), Digest([0; 32])).is_err(),
-        "another manifest"
-    );
+    let unknown = Package::open(&key(KEY), &model(), &Digest([0; 32]), bytes);
+    match unknown {
+        Err(PackageError::OtherManifest) => assert!(genuine, "it was not sealed"),
+        Err(_) => {}
+        Ok(_) => panic!("another manifest"),
+    }
 }
 
 /// Seals the bytes as the plaintext of a package. What is accepted is what an owner would have sealed.
@@ -60,40 +69,89 @@ pub fn package_content(bytes: &[u8]) {
         .and_then(|(length, rest)| rest.get(..u32::from_le_bytes(*length) as usize))
         .map_or(Digest([0; 32]), Digest::of);
     let sealed = seal(bytes);
-    let opened = match read(&sealed, sealed.len(), key(KEY), digest) {
+    let forms = read_forms(&sealed, sealed.len() as u64, &digest);
+    let opened = match Package::open(&key(KEY), &model(), &digest, &sealed) {
         Ok(opened) => opened,
         Err(PackageError::Stream(error)) => panic!("the seal of this target: {error}"),
         Err(_) => return,
     };
     assert_eq!(manifest_digest(&opened.manifest).unwrap(), digest);
     assert!(cbor::encode(&opened.manifest).unwrap().len() <= MAX_MANIFEST);
-    let again = package::seal(
-        &key(KEY),
-        &model(),
-        &opened.manifest,
-        opened.model(),
-        &Fixed,
-    );
+    assert!((1..=MAX_FORMS).contains(&opened.forms.len()));
+    let parts: Vec<Vec<&[u8]>> = opened
+        .forms
+        .iter()
+        .map(|parts| parts.iter().map(|part| part.as_slice()).collect())
+        .collect();
+    assert_eq!(forms.unwrap(), parts);
+    let contents: Vec<FormContent<'_>> = opened
+        .manifest
+        .forms
+        .iter()
+        .zip(&parts)
+        .map(|(form, parts)| FormContent {
+            format: form.format,
+            instruction_set: form.instruction_set,
+            parts,
+            memory: form.memory,
+            prepack: form.prepack,
+        })
+        .collect();
+    let again = package::seal(&key(KEY), &model(), &opened.manifest, &contents, &Fixed);
     assert_eq!(again.unwrap(), sealed);
 }
 
-fn read(
+fn head(bytes: &[u8], length: u64, manifest: &Digest) -> Result<OpenPackage, PackageError> {
+    let head = &bytes[..HEAD.min(bytes.len())];
+    OpenPackage::new(&key(KEY), &model(), manifest, length, head)
+}
+
+/// Reads each form from its own segments, as SeMIRT does.
+fn read_forms(
     bytes: &[u8],
-    piece: usize,
-    key: SecretKey,
-    manifest: Digest,
-) -> Result<Package, PackageError> {
-    let mut reader = PackageReader::new(key, model(), manifest, LIMIT);
-    for piece in bytes.chunks(piece) {
-        reader.push(piece)?;
+    length: u64,
+    manifest: &Digest,
+) -> Result<Vec<Vec<Vec<u8>>>, PackageError> {
+    let opened = head(bytes, length, manifest)?;
+    let forms = 0..opened.manifest().forms.len();
+    forms.map(|form| read_form(&opened, bytes, form)).collect()
+}
+
+fn read_form(
+    opened: &OpenPackage,
+    bytes: &[u8],
+    form: usize,
+) -> Result<Vec<Vec<u8>>, PackageError> {
+    let place = opened.place(form).unwrap();
+    let (mut plaintext, mut from) = (Vec::new(), place.plaintext.start);
+    for segment in opened.segments(&place.plaintext) {
+        let mut sealed = bytes[within(&opened.sealed(segment))].to_vec();
+        let holds = opened.opened(segment);
+        let found = opened.open(segment, &mut sealed)?;
+        assert_eq!(found.len() as u64, holds.end - holds.start);
+        if plaintext.is_empty() {
+            from -= holds.start;
+        }
+        plaintext.extend_from_slice(found);
     }
-    reader.finish()
+    let length = place.plaintext.end - place.plaintext.start;
+    let form: &[u8] = match length {
+        0 => &[],
+        _ => &plaintext[within(&(from..from + length))],
+    };
+    place.check_gaps(form)?;
+    let parts = place.parts.iter();
+    Ok(parts.map(|part| form[part.clone()].to_vec()).collect())
+}
+
+fn within(range: &Range<u64>) -> Range<usize> {
+    usize::try_from(range.start).unwrap()..usize::try_from(range.end).unwrap()
 }
 
 /// A package around any plaintext, as spec/model-package.md says.
 fn seal(plaintext: &[u8]) -> Vec<u8> {
-    let sample = sample_package();
-    let (_, header) = parse_header(&sample).unwrap().unwrap();
+    let sample = &SAMPLES[0].sealed;
+    let (_, header) = parse_header(sample).unwrap().unwrap();
     let mut sealed = sample[..header].to_vec();
     let mut e = Encoder::new(Vec::new());
     e.array(3).unwrap().str("sesemi/v1/model-package").unwrap();
@@ -104,49 +162,76 @@ fn seal(plaintext: &[u8]) -> Vec<u8> {
 }
 
 const SAMPLE_MODEL: &[u8] = b"not a real model";
+const SAMPLE_PARTS: [&[u8]; 4] = [SAMPLE_MODEL, b"a graph", b"", b"its weights"];
 
-pub(crate) fn sample_manifest() -> Manifest {
+struct Sample {
+    manifest: Manifest,
+    digest: Digest,
+    sealed: Vec<u8>,
+}
+
+/// A package with the first part as its portable form, and with the three others, if there are any, as a compiled one.
+fn sample(parts: &[&[u8]]) -> Sample {
     let spec = |name: &str, extent| TensorSpec {
         name: name.into(),
         data_type: DataType::Fp32,
         shape: vec![Dimension::Dynamic, Dimension::Fixed(extent)],
     };
-    Manifest {
-        format: ModelFormat::Onnx,
-        inputs: vec![spec("features", 30)],
-        outputs: vec![spec("probabilities", 2)],
+    let (portable, compiled) = parts.split_at(1);
+    let mut forms = vec![FormContent::portable(ModelFormat::Onnx, portable)];
+    if !compiled.is_empty() {
+        let format = ModelFormat::OnnxRuntimeCompiled;
+        forms.push(FormContent::portable(format, compiled));
+    }
+    let inputs = vec![spec("features", 30)];
+    let manifest = Manifest::describing(inputs, vec![spec("probabilities", 2)], &forms);
+    Sample {
+        digest: manifest_digest(&manifest).unwrap(),
+        sealed: package::seal(&key(KEY), &model(), &manifest, &forms, &Fixed).unwrap(),
+        manifest,
     }
 }
 
-fn seal_model(bytes: &[u8]) -> Vec<u8> {
-    package::seal(&key(KEY), &model(), &sample_manifest(), bytes, &Fixed).unwrap()
-}
-
-fn sample_package() -> Vec<u8> {
-    seal_model(SAMPLE_MODEL)
-}
+/// One form, two, and one of two segments: the second shows what becomes of the first.
+static SAMPLES: LazyLock<[Sample; 3]> = LazyLock::new(|| {
+    let large = vec![1; stream::SEGMENT + 100];
+    [
+        sample(&[SAMPLE_MODEL]),
+        sample(&SAMPLE_PARTS),
+        sample(&[&large]),
+    ]
+});
 
 pub(crate) fn header_seeds() -> Vec<Vec<u8>> {
     let mut seeds = samples::vectors(samples::PACKAGE, &["header"]);
-    let (_, length) = parse_header(&sample_package()).unwrap().unwrap();
-    seeds.push(sample_package()[..length].to_vec());
+    let sample = &SAMPLES[0].sealed;
+    let (_, length) = parse_header(sample).unwrap().unwrap();
+    seeds.push(sample[..length].to_vec());
     seeds
 }
 
 pub(crate) fn package_seeds() -> Vec<Vec<u8>> {
     let mut seeds = samples::vectors(samples::PACKAGE, &["bytes"]);
-    // Two segments: the second shows what becomes of the first.
-    seeds.push(seal_model(&vec![1; stream::SEGMENT + 100]));
-    seeds.push(sample_package());
+    seeds.extend(SAMPLES.iter().map(|sample| sample.sealed.clone()));
     samples::tagged(255, seeds)
 }
 
 pub(crate) fn content_seeds() -> Vec<Vec<u8>> {
-    let manifest = cbor::encode(&sample_manifest()).unwrap();
-    let mut plaintext = (manifest.len() as u32).to_le_bytes().to_vec();
-    plaintext.extend_from_slice(&manifest);
-    plaintext.resize(4096, 0);
-    let without_model = plaintext.clone();
-    plaintext.extend_from_slice(SAMPLE_MODEL);
-    vec![plaintext, without_model]
+    let plaintext = |parts: &[&[u8]]| {
+        let manifest = cbor::encode(&sample(parts).manifest).unwrap();
+        let mut plaintext = (manifest.len() as u32).to_le_bytes().to_vec();
+        plaintext.extend_from_slice(&manifest);
+        for part in parts {
+            plaintext.resize(plaintext.len().next_multiple_of(4096), 0);
+            plaintext.extend_from_slice(part);
+        }
+        plaintext
+    };
+    let mut without_parts = plaintext(&[SAMPLE_MODEL]);
+    without_parts.truncate(4096);
+    vec![
+        plaintext(&[SAMPLE_MODEL]),
+        plaintext(&SAMPLE_PARTS),
+        without_parts,
+    ]
 }

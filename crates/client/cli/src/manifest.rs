@@ -1,17 +1,17 @@
-//! The manifest of an ONNX file: its inputs and outputs, as the graph itself says.
+//! The manifest of an ONNX file: its inputs and outputs, as the graph itself says, and the file as its one form.
 
 use rten::{
     DataType as RtenType, Dimension as RtenDimension, Model, ModelOptions, NodeId, ValueType,
 };
-use sesemi::{DataType, Dimension, Manifest, ModelFormat, TensorSpec};
+use sesemi::{DataType, Dimension, FormContent, Manifest, TensorSpec};
 
 use crate::error::CliError;
 
-/// Reads the manifest of an ONNX model, by loading it as SeMIRT will.
+/// Describes forms of a model whose inputs and outputs are those of this ONNX, which is loaded as SeMIRT will.
 ///
 /// # Errors
 /// [`CliError::Input`] if the model does not load, or uses types that cannot be told from the graph.
-pub fn manifest_of_onnx(bytes: &[u8]) -> Result<Manifest, CliError> {
+pub fn manifest_of_onnx(bytes: &[u8], forms: &[FormContent<'_>]) -> Result<Manifest, CliError> {
     let model = ModelOptions::with_all_ops()
         .load(bytes.to_vec())
         .map_err(|e| {
@@ -24,11 +24,8 @@ pub fn manifest_of_onnx(bytes: &[u8]) -> Result<Manifest, CliError> {
             .map(|id| spec(&model, *id))
             .collect::<Result<_, _>>()
     };
-    Ok(Manifest {
-        format: ModelFormat::Onnx,
-        inputs: specs(model.input_ids())?,
-        outputs: specs(model.output_ids())?,
-    })
+    let (inputs, outputs) = (specs(model.input_ids())?, specs(model.output_ids())?);
+    Ok(Manifest::describing(inputs, outputs, forms))
 }
 
 fn spec(model: &Model, id: NodeId) -> Result<TensorSpec, CliError> {

@@ -25,7 +25,7 @@ use sesemi::{Client, Grant, Identity, ModelRef, Tensor};
 use sesemi_cli::demo::{data, trust};
 use sesemi_cli::stack::{Facts, Stack};
 use sesemi_protocol::envelope::parse_request;
-use sesemi_protocol::package::{PackageReader, manifest_digest, object_path};
+use sesemi_protocol::package::{Package, manifest_digest, object_path};
 use sesemi_protocol::{SecretKey, kdf};
 use support::{input, push, rows, scope, semirt, start};
 
@@ -337,9 +337,8 @@ fn these_are_the_real_keys(
 ) {
     let package = std::fs::read(stack.facts.store.join(object_path(model))).unwrap();
     let digest = manifest_digest(&data::manifest()).unwrap();
-    let mut reader = PackageReader::new(model_key.clone(), model.clone(), digest, 1 << 30);
-    reader.push(&package).unwrap();
-    assert!(reader.finish().unwrap().model() == data::MODEL);
+    let opened = Package::open(model_key, model, &digest, &package).unwrap();
+    assert!(opened.forms[0][0].as_slice() == data::MODEL);
 
     let requests = tapped(stack, "request");
     assert!(requests.len() >= 40, "{}", requests.len());

@@ -8,7 +8,7 @@ use sesemi_protocol::package::PackageError;
 use sesemi_protocol::receipt::{Point, SignedError};
 use sesemi_protocol::tensor::TensorError;
 use sesemi_protocol::wire::LockedStatus;
-use sesemi_protocol::{Digest, EntropyError, Refusal, ServiceId};
+use sesemi_protocol::{Digest, EntropyError, ModelRef, Refusal, ServiceId};
 
 /// Why a client did not get what it asked for.
 #[derive(Debug, thiserror::Error)]
@@ -77,6 +77,11 @@ pub enum Error {
     /// A request cannot be sealed, or a response does not open.
     #[error("the response cannot be trusted, or the request cannot be sealed")]
     Envelope(#[from] EnvelopeError),
+    /// A version was registered, but its package is not in the object store, and what was pushed now is not what was registered.
+    #[error(
+        "{0} was registered with other content (by a push that was interrupted before the package was in its place?), and a version never changes: push this as the next version, or push what was registered"
+    )]
+    OtherContent(Box<ModelRef>),
     /// A model package cannot be made.
     #[error("the model package cannot be made")]
     Package(#[from] PackageError),

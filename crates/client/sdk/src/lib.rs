@@ -4,12 +4,15 @@
 //! newest point of KeyService's log that it has seen, and seals its requests so that only the approved code can open them.
 //!
 //! ```no_run
-//! # async fn example(trust: sesemi::Trust, store: std::sync::Arc<dyn sesemi::ObjectStore>, manifest: sesemi::Manifest,
-//! #   onnx: Vec<u8>, user: sesemi::PrincipalId, semirt: sesemi::CodeIdentityDigest, row: [f32; 30]) -> Result<(), sesemi::Error> {
-//! use sesemi::{Client, Grant, Identity, KeyScope, Tensor};
+//! # async fn example(trust: sesemi::Trust, store: std::sync::Arc<dyn sesemi::ObjectStore>, onnx: &[u8],
+//! #   inputs: Vec<sesemi::TensorSpec>, outputs: Vec<sesemi::TensorSpec>, user: sesemi::PrincipalId, semirt: sesemi::CodeIdentityDigest, row: [f32; 30]) -> Result<(), sesemi::Error> {
+//! use sesemi::{Client, FormContent, Grant, Identity, KeyScope, Manifest, ModelFormat, Tensor};
 //! // The model owner:
 //! let mut owner = Client::connect(Identity::generate()?, "127.0.0.1:7400".parse()?, trust.clone()).await?;
-//! let model = owner.push_model(&store, "breast-cancer", 1, &manifest, &onnx).await?;
+//! let parts = [onnx];
+//! let forms = [FormContent::portable(ModelFormat::Onnx, &parts)];
+//! let manifest = Manifest::describing(inputs, outputs, &forms);
+//! let model = owner.push_model(&store, "breast-cancer", 1, &manifest, &forms).await?;
 //! owner.grant(Grant::of(&model, user, semirt)).await?;
 //! // The model user:
 //! let mut user = Client::connect(Identity::generate()?, "127.0.0.1:7400".parse()?, trust).await?;
@@ -45,7 +48,10 @@ pub use sesemi_attest::{
 };
 pub use sesemi_protocol::command::{Delegation, GrantedVersions, KeyScope, Role, Subject};
 pub use sesemi_protocol::envelope::{Path, Report, Steps};
-pub use sesemi_protocol::package::{Dimension, Manifest, ModelFormat, TensorSpec, object_path};
+pub use sesemi_protocol::package::{
+    Dimension, Form, FormContent, InstructionSet, Manifest, Memory, ModelFormat, TensorSpec,
+    object_path,
+};
 pub use sesemi_protocol::query::{
     AliasView, Explanation, Finding, GrantVerdict, GrantView, KeyVerdict, ModelView, PersonView,
     RequestKeyView,

@@ -23,8 +23,11 @@ pub const MAX_SIGNED: usize = 16 * 1024;
 /// Longest message on an attested channel, in bytes. Evidence is the largest thing sent there.
 pub const MAX_WIRE_MESSAGE: usize = 64 * 1024;
 
-/// Longest manifest of a model package, in bytes.
-pub const MAX_MANIFEST: usize = 1024 * 1024;
+/// Longest manifest of a model package, in bytes. It fits into the first segment of the ciphertext.
+pub const MAX_MANIFEST: usize = 512 * 1024;
+
+/// Most forms in one model package.
+pub const MAX_FORMS: usize = 8;
 
 /// Longest plain header of a model package, in bytes.
 pub const MAX_PACKAGE_HEADER: usize = 1024;

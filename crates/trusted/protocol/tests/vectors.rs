@@ -32,6 +32,8 @@ mod ids;
 mod messages;
 #[path = "vectors/package.rs"]
 mod package;
+#[path = "vectors/package_refused.rs"]
+mod package_refused;
 #[path = "vectors/queries.rs"]
 mod queries;
 #[path = "vectors/signed.rs"]

@@ -21,6 +21,7 @@ use zeroize::Zeroize as _;
 use crate::engine::{EngineError, Execution};
 use crate::keys::{Keys, LiveLease};
 use crate::metrics::Metrics;
+use crate::models::shelf::Held;
 use crate::models::{Model, Models};
 
 /// Serves requests.
@@ -230,7 +231,7 @@ impl Runtime {
         &self,
         lease: &LiveLease,
         journey: &mut Journey<'_>,
-    ) -> Result<Arc<Model>, Refusal> {
+    ) -> Result<Arc<Held<Model>>, Refusal> {
         let lease = lease.lease();
         let model = match self.models.held(&lease.model) {
             Some(model) => model,
@@ -260,7 +261,7 @@ impl Runtime {
 /// Runs on a thread of its own. The slot goes along, so it is free only once the run has really ended, even if the client
 /// left in the meantime.
 async fn execute(
-    model: Arc<Model>,
+    model: Arc<Held<Model>>,
     mut execution: Box<dyn Execution>,
     opened: Arc<OpenedRequest>,
     slot: OwnedSemaphorePermit,

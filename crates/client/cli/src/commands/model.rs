@@ -3,7 +3,10 @@
 use std::sync::Arc;
 
 use object_store::local::LocalFileSystem;
-use sesemi::{ModelId, ModelRef, ModelTarget, ModelView, ObjectStore, VersionSelector};
+use sesemi::{
+    FormContent, ModelFormat, ModelId, ModelRef, ModelTarget, ModelView, ObjectStore,
+    VersionSelector,
+};
 
 use super::actor::{joined, object};
 use crate::args::{ModelCommand, PushArgs, Who};
@@ -44,7 +47,9 @@ async fn push(args: PushArgs) -> Result<(), CliError> {
         )));
     }
     let bytes = std::fs::read(&args.file).map_err(file(&args.file))?;
-    let manifest = manifest_of_onnx(&bytes)?;
+    let parts = [bytes.as_slice()];
+    let forms = [FormContent::portable(ModelFormat::Onnx, &parts)];
+    let manifest = manifest_of_onnx(&bytes, &forms)?;
     let mut actor = args.who.connect().await?;
     let store: Arc<dyn ObjectStore> = Arc::new(
         LocalFileSystem::new_with_prefix(actor.connection.store()?)
@@ -52,7 +57,7 @@ async fn push(args: PushArgs) -> Result<(), CliError> {
     );
     let model = actor
         .client
-        .push_model(&store, &args.name, args.model_version, &manifest, &bytes)
+        .push_model(&store, &args.name, args.model_version, &manifest, &forms)
         .await
         .during("push the model")?;
     let described = |specs: &[sesemi::TensorSpec]| {

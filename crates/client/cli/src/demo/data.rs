@@ -1,6 +1,6 @@
 //! The demo's data: a small real model and the rows it was not trained on, built into the binary.
 
-use sesemi::{DataType, Dimension, Manifest, ModelFormat, TensorSpec};
+use sesemi::{DataType, Dimension, FormContent, Manifest, ModelFormat, TensorSpec};
 
 use crate::error::CliError;
 
@@ -20,6 +20,12 @@ pub struct Row {
     pub label: Option<u32>,
 }
 
+/// The forms of the demo's model: one, which runs anywhere.
+#[must_use]
+pub fn forms() -> [FormContent<'static>; 1] {
+    [FormContent::portable(ModelFormat::Onnx, &[MODEL])]
+}
+
 /// The manifest of the demo's model.
 #[must_use]
 pub fn manifest() -> Manifest {
@@ -28,11 +34,11 @@ pub fn manifest() -> Manifest {
         data_type: DataType::Fp32,
         shape: vec![Dimension::Dynamic, Dimension::Fixed(extent)],
     };
-    Manifest {
-        format: ModelFormat::Onnx,
-        inputs: vec![spec("features", FEATURES as u64)],
-        outputs: vec![spec("probabilities", 2)],
-    }
+    Manifest::describing(
+        vec![spec("features", FEATURES as u64)],
+        vec![spec("probabilities", 2)],
+        &forms(),
+    )
 }
 
 /// Reads a CSV file of numbers with a header.

@@ -240,13 +240,13 @@ async fn prepare(facts: &Facts) -> Result<Cast, CliError> {
     let semirt: CodeIdentityDigest = facts.semirt_code.parse().during("read the code identity")?;
     let store: Arc<dyn ObjectStore> =
         Arc::new(LocalFileSystem::new_with_prefix(&facts.store).during("open the object store")?);
-    let manifest = data::manifest();
+    let (manifest, forms) = (data::manifest(), data::forms());
     let model = owner
-        .push_model(&store, "breast-cancer", 1, &manifest, data::MODEL)
+        .push_model(&store, "breast-cancer", 1, &manifest, &forms)
         .await
         .during("push the model")?;
     let withheld = owner
-        .push_model(&store, "withheld", 1, &manifest, data::MODEL)
+        .push_model(&store, "withheld", 1, &manifest, &forms)
         .await
         .during("push the second model")?;
     for user in &mut users {

@@ -52,11 +52,14 @@ pub fn semirt(facts: &Facts) -> CodeIdentityDigest {
     facts.semirt_code.parse().unwrap()
 }
 
+pub fn store(facts: &Facts) -> Arc<dyn ObjectStore> {
+    Arc::new(LocalFileSystem::new_with_prefix(&facts.store).unwrap())
+}
+
 pub async fn push(facts: &Facts, owner: &mut Client) -> ModelRef {
-    let store: Arc<dyn ObjectStore> =
-        Arc::new(LocalFileSystem::new_with_prefix(&facts.store).unwrap());
+    let (manifest, forms) = (data::manifest(), data::forms());
     owner
-        .push_model(&store, "breast-cancer", 1, &data::manifest(), data::MODEL)
+        .push_model(&store(facts), "breast-cancer", 1, &manifest, &forms)
         .await
         .unwrap()
 }

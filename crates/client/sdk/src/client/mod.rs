@@ -8,6 +8,7 @@ mod auditor;
 mod connect;
 mod custodian;
 mod owner;
+mod push;
 mod user;
 
 use std::sync::Mutex;

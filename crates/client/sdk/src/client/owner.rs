@@ -1,13 +1,8 @@
-//! What model owners do, and what those do to whom they delegated granting: models, aliases, grants, groups, delegations.
+//! What model owners do, and what those do to whom they delegated granting: models, aliases, grants, groups, delegations. How a
+//! model is pushed is in `push`.
 
-use std::sync::Arc;
-
-use object_store::path::Path as ObjectPath;
-use object_store::{ObjectStore, ObjectStoreExt as _, PutPayload};
 use sesemi_protocol::command::{Action, Delegation, GrantedVersions, Role, Subject};
-use sesemi_protocol::entropy::random;
 use sesemi_protocol::limits::MAX_REVOKED;
-use sesemi_protocol::package::{self, Manifest};
 use sesemi_protocol::query::{
     Explanation, GrantView, ModelView, PersonView, QueryAnswer, Question,
 };
@@ -15,7 +10,7 @@ use sesemi_protocol::receipt::Receipt;
 use sesemi_protocol::release::RequestKeyName;
 use sesemi_protocol::{
     AliasName, CodeIdentityDigest, GroupName, ModelId, ModelName, ModelRef, ModelTarget,
-    ModelVersion, PrincipalId, RefusalCode, RequestId,
+    ModelVersion, PrincipalId,
 };
 
 use super::{Client, entry};
@@ -54,58 +49,6 @@ impl Grant {
 }
 
 impl Client {
-    /// Encrypts a model, uploads it, and registers its key and manifest as version `version` of `name`.
-    ///
-    /// The package is staged first and moved to its place once KeyService has accepted the version, so that a version that
-    /// exists is never overwritten. A push that was interrupted between the two is completed by pushing the same again: the
-    /// key follows from the owner's identity, and SeMIRT takes no other manifest than the registered one.
-    ///
-    /// # Errors
-    /// [`Error::Refused`] with [`RefusalCode::AlreadyExists`] if the version exists; [`Error::Store`].
-    pub async fn push_model(
-        &mut self,
-        store: &Arc<dyn ObjectStore>,
-        name: &str,
-        version: u32,
-        manifest: &Manifest,
-        bytes: &[u8],
-    ) -> Result<ModelRef, Error> {
-        let (name, version) = (ModelName::new(name)?, ModelVersion::new(version)?);
-        let model = ModelRef::new(self.id(), name.clone(), version);
-        let key = self.identity.model_key(&model)?;
-        let sealed = package::seal(&key, &model, manifest, bytes, &self.entropy)?;
-        let place = ObjectPath::from(package::object_path(&model));
-        let suffix = RequestId(random(&self.entropy)?);
-        let staged = ObjectPath::from(format!("{place}.{suffix}.staged"));
-        store.put(&staged, PutPayload::from(sealed)).await?;
-        let action = Action::PutModel {
-            name,
-            version,
-            key: key.digest(),
-            manifest: package::manifest_digest(manifest)?,
-        };
-        let registered = match self.submit(action, Some(key)).await {
-            Err(Error::Refused(refusal)) if refusal.code == RefusalCode::AlreadyExists => {
-                let missing = matches!(
-                    store.head(&place).await,
-                    Err(object_store::Error::NotFound { .. })
-                );
-                if missing {
-                    Ok(())
-                } else {
-                    Err(Error::Refused(refusal))
-                }
-            }
-            other => other.map(drop),
-        };
-        if let Err(error) = registered {
-            store.delete(&staged).await?;
-            return Err(error);
-        }
-        store.rename(&staged, &place).await?;
-        Ok(model)
-    }
-
     /// Withdraws a version of this owner's model for good. Leases that are out end within their time.
     ///
     /// # Errors
@@ -165,7 +108,7 @@ impl Client {
     /// Grants a model of this owner, or of one that delegated granting to this principal. Gives the grant's id.
     ///
     /// # Errors
-    /// [`Error::Refused`] if the model or the user is not registered, and with [`RefusalCode::CodeNotDelegated`] if a delegate
+    /// [`Error::Refused`] if the model or the user is not registered, and with [`RefusalCode::CodeNotDelegated`](sesemi_protocol::RefusalCode::CodeNotDelegated) if a delegate
     /// names code that the owner did not delegate.
     pub async fn grant(&mut self, grant: Grant) -> Result<u64, Error> {
         let action = Action::Grant {
@@ -183,7 +126,7 @@ impl Client {
     /// Ends grants, all of which must be there. More than 256 take several commands, each of which is carried out whole.
     ///
     /// # Errors
-    /// [`Error::Refused`] with [`RefusalCode::NotFound`] if one is not there.
+    /// [`Error::Refused`] with [`RefusalCode::NotFound`](sesemi_protocol::RefusalCode::NotFound) if one is not there.
     pub async fn revoke(
         &mut self,
         owner: PrincipalId,

@@ -5,7 +5,7 @@ use core::fmt;
 use core::str::FromStr;
 
 use minicbor::{Decode, Decoder, Encode, Encoder};
-use ring::digest::{SHA256, digest};
+use ring::digest::{Context, SHA256, digest};
 
 mod model;
 mod name;
@@ -144,13 +144,25 @@ impl Digest {
     pub fn of(bytes: &[u8]) -> Self {
         Self(sha256(bytes))
     }
+
+    /// SHA-256 of pieces, one after the other.
+    #[must_use]
+    pub fn of_pieces<'a>(pieces: impl IntoIterator<Item = &'a [u8]>) -> Self {
+        let mut context = Context::new(&SHA256);
+        pieces.into_iter().for_each(|piece| context.update(piece));
+        Self(to_array(context.finish().as_ref()))
+    }
 }
 
 /// SHA-256 of `bytes`.
 pub(crate) fn sha256(bytes: &[u8]) -> [u8; 32] {
+    to_array(digest(&SHA256, bytes).as_ref())
+}
+
+fn to_array(digest: &[u8]) -> [u8; 32] {
     let mut out = [0; 32];
     // The digest of SHA-256 has 32 bytes by definition; zip cannot go out of bounds whatever the provider gives.
-    for (to, from) in out.iter_mut().zip(digest(&SHA256, bytes).as_ref()) {
+    for (to, from) in out.iter_mut().zip(digest) {
         *to = *from;
     }
     out

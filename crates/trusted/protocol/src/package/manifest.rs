@@ -1,16 +1,84 @@
 //! What an owner says about a model; encrypted with it.
 
+use core::ops::Range;
+
 use minicbor::{Decode, Encode};
 
+use crate::id::Digest;
+use crate::limits::MAX_FORMS;
 use crate::tensor::DataType;
 
-/// How the model's bytes are to be read.
+/// Alignment of each part within the plaintext, in bytes: a page, so that it can be used where it was decrypted.
+pub(super) const ALIGNMENT: u64 = 4096;
+/// What is between two parts, at most.
+const ZEROS: &[u8; 4096] = &[0; 4096];
+
+/// What a graph calls the part with its weights, as the location of external data (ONNX, `ExternalDataInfo`).
+pub const WEIGHTS: &str = "weights";
+
+/// How the parts of a form are to be read. Weights come first, because the first part alone can stay in the memory into which
+/// the form is decrypted.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Encode, Decode)]
 #[cbor(index_only)]
 pub enum ModelFormat {
-    /// ONNX, with all weights inside.
+    /// One part: ONNX, with all weights inside.
     #[n(1)]
     Onnx,
+    /// Two parts: weights, and an ONNX graph for which they are external data named [`WEIGHTS`].
+    #[n(2)]
+    OnnxWithWeights,
+    /// Three parts: weights as they are used, the list of them, and the ONNX graph that ONNX Runtime optimised for them.
+    #[n(3)]
+    OnnxRuntimeCompiled,
+}
+
+impl ModelFormat {
+    /// How many parts a form of this format has.
+    #[must_use]
+    pub fn parts(self) -> usize {
+        match self {
+            Self::Onnx => 1,
+            Self::OnnxWithWeights => 2,
+            Self::OnnxRuntimeCompiled => 3,
+        }
+    }
+
+    /// Its name.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Onnx => "onnx",
+            Self::OnnxWithWeights => "onnx-with-weights",
+            Self::OnnxRuntimeCompiled => "onnxruntime-compiled",
+        }
+    }
+}
+
+/// What a processor must be able to do to run a form: weights may lie as its widest vectors want them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Encode, Decode)]
+#[cbor(index_only)]
+pub enum InstructionSet {
+    /// Any processor.
+    #[n(1)]
+    Any,
+    /// x86-64 with AVX2 and FMA.
+    #[n(2)]
+    X86Avx2,
+    /// x86-64 with AVX-512 (F, BW, DQ, VL).
+    #[n(3)]
+    X86Avx512,
+}
+
+impl InstructionSet {
+    /// Its name.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Any => "any",
+            Self::X86Avx2 => "x86-64-avx2",
+            Self::X86Avx512 => "x86-64-avx512",
+        }
+    }
 }
 
 /// One dimension of a tensor.
@@ -70,17 +138,163 @@ impl TensorSpec {
     }
 }
 
+/// What a form needs, in bytes; 0 where nobody measured it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Encode, Decode)]
+#[cbor(map)]
+pub struct Memory {
+    /// Once it is loaded, its own parts included.
+    #[n(0)]
+    pub loaded: u64,
+    /// More for each run at the same time.
+    #[n(1)]
+    pub run: u64,
+}
+
+/// Where each part of each form lies.
+pub(super) type Places = Vec<Vec<Range<u64>>>;
+
+/// One way to have the model. Forms of a model compute the same.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+#[cbor(map)]
+pub struct Form {
+    /// How to read its parts.
+    #[n(0)]
+    pub format: ModelFormat,
+    /// What it runs on.
+    #[n(1)]
+    pub instruction_set: InstructionSet,
+    /// The length of each part, in bytes.
+    #[n(2)]
+    pub parts: Vec<u64>,
+    /// What it needs.
+    #[n(3)]
+    pub memory: Memory,
+    /// Whether the engine should lay out weights once more for faster runs, at the cost of a slower start.
+    #[n(4)]
+    pub prepack: bool,
+}
+
 /// The manifest of a model package.
 #[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
 #[cbor(map)]
 pub struct Manifest {
-    /// How to read the model.
+    /// SHA-256 of what follows the manifest in the plaintext, gaps included. Who registers the manifest registers the model
+    /// with it; a reader with the key need not compute it.
     #[n(0)]
-    pub format: ModelFormat,
+    pub content: Digest,
     /// Its inputs.
     #[n(1)]
     pub inputs: Vec<TensorSpec>,
     /// Its outputs.
     #[n(2)]
     pub outputs: Vec<TensorSpec>,
+    /// The forms that the package has, the one that its owner prefers first.
+    #[n(3)]
+    pub forms: Vec<Form>,
+}
+
+/// A form on its way into a package.
+#[derive(Debug, Clone, Copy)]
+pub struct FormContent<'a> {
+    /// How to read its parts.
+    pub format: ModelFormat,
+    /// What it runs on.
+    pub instruction_set: InstructionSet,
+    /// Its parts.
+    pub parts: &'a [&'a [u8]],
+    /// What it needs.
+    pub memory: Memory,
+    /// See [`Form::prepack`].
+    pub prepack: bool,
+}
+
+impl<'a> FormContent<'a> {
+    /// Parts that run anywhere, of which nothing was measured.
+    #[must_use]
+    pub fn portable(format: ModelFormat, parts: &'a [&'a [u8]]) -> Self {
+        Self {
+            format,
+            instruction_set: InstructionSet::Any,
+            parts,
+            memory: Memory::default(),
+            prepack: false,
+        }
+    }
+}
+
+impl Manifest {
+    /// The manifest of a package with these forms.
+    #[must_use]
+    pub fn describing(
+        inputs: Vec<TensorSpec>,
+        outputs: Vec<TensorSpec>,
+        forms: &[FormContent<'_>],
+    ) -> Self {
+        let parts = forms.iter().flat_map(|form| form.parts.iter().copied());
+        Self {
+            content: Digest::of_pieces(laid_out(parts)),
+            inputs,
+            outputs,
+            forms: forms
+                .iter()
+                .map(|form| Form {
+                    format: form.format,
+                    instruction_set: form.instruction_set,
+                    parts: form.parts.iter().map(|part| part.len() as u64).collect(),
+                    memory: form.memory,
+                    prepack: form.prepack,
+                })
+                .collect(),
+        }
+    }
+
+    /// Where each part lies, from the first one's start on, and where the last one ends.
+    ///
+    /// # Errors
+    /// [`ContentError`] if a form has another number of parts than its format says, there are none, or too many, or they end
+    /// beyond 2^63.
+    pub(super) fn places(&self) -> Result<(Places, u64), ContentError> {
+        if self.forms.is_empty() || self.forms.len() > MAX_FORMS {
+            return Err(ContentError("a package has 1 to 8 forms"));
+        }
+        let mut end = 0u64;
+        let mut forms = Vec::with_capacity(self.forms.len());
+        for form in &self.forms {
+            if form.parts.len() != form.format.parts() {
+                return Err(ContentError(
+                    "a form has another number of parts than its format",
+                ));
+            }
+            let mut places = Vec::with_capacity(form.parts.len());
+            for length in &form.parts {
+                let start = end
+                    .checked_next_multiple_of(ALIGNMENT)
+                    .ok_or(ContentError("parts too long"))?;
+                end = start
+                    .checked_add(*length)
+                    .filter(|end| *end <= u64::MAX >> 1)
+                    .ok_or(ContentError("parts too long"))?;
+                places.push(start..end);
+            }
+            forms.push(places);
+        }
+        Ok((forms, end))
+    }
+}
+
+/// Why a manifest and a package do not fit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct ContentError(pub(super) &'static str);
+
+/// Parts and the zeros between them.
+pub(super) fn laid_out<'a>(
+    parts: impl Iterator<Item = &'a [u8]>,
+) -> impl Iterator<Item = &'a [u8]> {
+    let mut end = 0usize;
+    parts.flat_map(move |part| {
+        let start = end.checked_next_multiple_of(ZEROS.len()).unwrap_or(end);
+        let gap = ZEROS.get(..start.saturating_sub(end)).unwrap_or_default();
+        end = start.saturating_add(part.len());
+        [gap, part]
+    })
 }

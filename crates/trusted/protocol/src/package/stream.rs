@@ -5,8 +5,9 @@
 //! of the key with that salt and the associated data as info. Each segment's nonce is prefix, segment number and a flag for
 //! the last one, so that segments cannot be cut off, swapped or repeated.
 
+use core::ops::Range;
+
 use ring::aead::{AES_256_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
-use zeroize::{Zeroize as _, Zeroizing};
 
 use crate::entropy::{Entropy, random};
 use crate::kdf::derive;
@@ -34,13 +35,7 @@ pub enum StreamError {
     /// It ends within the header.
     #[error("the ciphertext is cut short")]
     CutShort,
-    /// More plaintext than allowed here.
-    #[error("the plaintext is above the limit of {limit} bytes")]
-    TooLarge {
-        /// The limit, in bytes.
-        limit: u64,
-    },
-    /// More than 2^32 segments.
+    /// 2^32 segments or more.
     #[error("the stream has too many segments")]
     TooManySegments,
     /// The provider failed.
@@ -127,78 +122,113 @@ pub fn seal(
     }
 }
 
-/// Decrypts a ciphertext that arrives in pieces of any size. Plaintext of a segment exists only once its tag is verified,
-/// and is handed out only once the last one is.
+/// Where the segments of a ciphertext lie, as its length says.
+///
+/// The length comes from whoever stores the ciphertext. One that is not true makes the last segment another one, and what is
+/// taken for it does not open.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Layout {
+    length: u64,
+    segments: u32,
+}
+
+impl Layout {
+    /// The layout of a ciphertext of `length` bytes, header included.
+    ///
+    /// # Errors
+    /// [`StreamError::CutShort`] or [`StreamError::TooManySegments`] if there is no ciphertext of this length.
+    pub fn of_length(length: u64) -> Result<Self, StreamError> {
+        let full = SEGMENT as u64;
+        let segments = length.div_ceil(full);
+        // The last segment has a tag at least, and no segment but an only one is empty.
+        let tail = length.saturating_sub(full.saturating_mul(segments.saturating_sub(1)));
+        let least = if segments > 1 {
+            TAG.saturating_add(1)
+        } else {
+            HEADER.saturating_add(TAG)
+        };
+        if tail < least as u64 {
+            return Err(StreamError::CutShort);
+        }
+        let segments = u32::try_from(segments).map_err(|_| StreamError::TooManySegments)?;
+        Ok(Self { length, segments })
+    }
+
+    /// How many segments there are; at least one.
+    #[must_use]
+    pub fn segments(&self) -> u32 {
+        self.segments
+    }
+
+    /// Bytes of plaintext.
+    #[must_use]
+    pub fn plaintext(&self) -> u64 {
+        let tags = u64::from(self.segments).saturating_mul(TAG as u64);
+        self.length
+            .saturating_sub(HEADER as u64)
+            .saturating_sub(tags)
+    }
+
+    /// Where segment `number` lies in the ciphertext, its tag included; an empty range if there is no such segment.
+    #[must_use]
+    pub fn sealed(&self, number: u32) -> Range<u64> {
+        let boundary = |number: u32| match number {
+            0 => HEADER as u64,
+            _ => u64::from(number)
+                .saturating_mul(SEGMENT as u64)
+                .min(self.length),
+        };
+        boundary(number)..boundary(number.saturating_add(1))
+    }
+
+    /// What of the plaintext segment `number` holds; nothing if there is no such segment.
+    #[must_use]
+    pub fn opened(&self, number: u32) -> Range<u64> {
+        let full = SEGMENT.saturating_sub(TAG) as u64;
+        let boundary = |number: u32| {
+            let whole = u64::from(number).saturating_mul(full);
+            whole.saturating_sub(HEADER as u64).min(self.plaintext())
+        };
+        boundary(number)..boundary(number.saturating_add(1))
+    }
+
+    /// The segments that hold a range of the plaintext; none for an empty range.
+    #[must_use]
+    pub fn holding(&self, plaintext: &Range<u64>) -> Range<u32> {
+        let full = SEGMENT.saturating_sub(TAG) as u64;
+        let of = |position: u64| {
+            let segment = position.saturating_add(HEADER as u64).checked_div(full);
+            u32::try_from(segment.unwrap_or(0)).unwrap_or(u32::MAX)
+        };
+        if plaintext.is_empty() {
+            return 0..0;
+        }
+        let last = of(plaintext.end.saturating_sub(1));
+        of(plaintext.start).min(self.segments)..last.saturating_add(1).min(self.segments)
+    }
+
+    fn is_last(&self, number: u32) -> bool {
+        number.saturating_add(1) == self.segments
+    }
+}
+
+/// Opens the segments of one ciphertext, in any order and on any thread.
 pub struct Opener {
-    key: SecretKey,
-    associated_data: Vec<u8>,
-    limit: u64,
-    segments: Option<Segments>,
-    /// Ciphertext of the segment at hand (or the header), at most one segment and one byte.
-    pending: Vec<u8>,
-    number: u32,
-    plaintext: Zeroizing<Vec<u8>>,
+    segments: Segments,
+    layout: Layout,
 }
 
 impl Opener {
-    /// Expects a ciphertext under `key` and `associated_data` with at most `limit` bytes of plaintext.
-    #[must_use]
-    pub fn new(key: SecretKey, associated_data: Vec<u8>, limit: u64) -> Self {
-        Self {
-            key,
-            associated_data,
-            limit,
-            segments: None,
-            pending: Vec::new(),
-            number: 0,
-            plaintext: Zeroizing::new(Vec::new()),
-        }
-    }
-
-    /// Takes the next piece.
+    /// An opener for a ciphertext of `layout` that begins with `header`.
     ///
     /// # Errors
-    /// [`StreamError`]; the opener is then of no more use.
-    pub fn push(&mut self, mut piece: &[u8]) -> Result<(), StreamError> {
-        while !piece.is_empty() {
-            let wanted = match self.segments {
-                None => HEADER,
-                // One byte more than a segment shows that this segment is not the last.
-                Some(_) => capacity(self.number).saturating_add(TAG).saturating_add(1),
-            };
-            let room = wanted.saturating_sub(self.pending.len());
-            let (taken, rest) = piece.split_at(room.min(piece.len()));
-            self.pending.extend_from_slice(taken);
-            piece = rest;
-            if self.pending.len() < wanted {
-                return Ok(());
-            }
-            match self.segments {
-                None => self.read_header()?,
-                Some(_) => self.open_segment(false)?,
-            }
-        }
-        Ok(())
-    }
-
-    /// Says that the last piece was pushed, and hands out the plaintext.
-    ///
-    /// # Errors
-    /// [`StreamError`] if the last segment is missing, cut or not authentic.
-    pub fn finish(mut self) -> Result<Zeroizing<Vec<u8>>, StreamError> {
-        if self.segments.is_none() {
-            return Err(StreamError::CutShort);
-        }
-        self.open_segment(true)?;
-        Ok(core::mem::take(&mut self.plaintext))
-    }
-
-    fn read_header(&mut self) -> Result<(), StreamError> {
-        let header: [u8; HEADER] = self
-            .pending
-            .as_slice()
-            .try_into()
-            .map_err(|_| StreamError::CutShort)?;
+    /// [`StreamError::Header`] if it is of another type.
+    pub fn new(
+        key: &SecretKey,
+        associated_data: &[u8],
+        header: &[u8; HEADER],
+        layout: Layout,
+    ) -> Result<Self, StreamError> {
         let (length, rest) = header.split_first().ok_or(StreamError::Header)?;
         let (salt, prefix) = rest
             .split_first_chunk::<SALT>()
@@ -207,56 +237,31 @@ impl Opener {
         if *length != HEADER_BYTE {
             return Err(StreamError::Header);
         }
-        self.segments = Some(Segments::new(
-            &self.key,
-            &self.associated_data,
-            salt,
-            prefix,
-        )?);
-        self.pending.clear();
-        Ok(())
+        let segments = Segments::new(key, associated_data, salt, prefix)?;
+        Ok(Self { segments, layout })
     }
 
-    /// Opens the pending segment; unless it is the last, one byte of the next one is pending too and stays.
-    fn open_segment(&mut self, last: bool) -> Result<(), StreamError> {
-        let segments = self.segments.as_ref().ok_or(StreamError::CutShort)?;
-        let length = if last {
-            self.pending.len()
-        } else {
-            self.pending.len().saturating_sub(1)
-        };
-        let content = length
-            .checked_sub(TAG)
-            .ok_or(StreamError::NotAuthentic(self.number))?;
-        let total = self.plaintext.len().saturating_add(content);
-        if total as u64 > self.limit {
-            return Err(StreamError::TooLarge { limit: self.limit });
+    /// Where everything lies.
+    #[must_use]
+    pub fn layout(&self) -> Layout {
+        self.layout
+    }
+
+    /// Opens segment `number` where it lies; its plaintext is the part of `sealed` that is returned.
+    ///
+    /// # Errors
+    /// [`StreamError::NotAuthentic`]. What is left in `sealed` is then of no use.
+    pub fn open<'s>(&self, number: u32, sealed: &'s mut [u8]) -> Result<&'s mut [u8], StreamError> {
+        let nonce = self.segments.nonce(number, self.layout.is_last(number));
+        let expected = self.layout.sealed(number);
+        if number >= self.layout.segments
+            || sealed.len() as u64 != expected.end.saturating_sub(expected.start)
+        {
+            return Err(StreamError::NotAuthentic(number));
         }
-        let sealed = self.pending.get_mut(..length).unwrap_or_default();
-        let opened = segments
+        self.segments
             .key
-            .open_in_place(segments.nonce(self.number, last), Aad::empty(), sealed)
-            .map_err(|_| StreamError::NotAuthentic(self.number))?;
-        append(&mut self.plaintext, opened);
-        opened.zeroize();
-        self.pending.drain(..length);
-        self.number = self
-            .number
-            .checked_add(1)
-            .ok_or(StreamError::TooManySegments)?;
-        Ok(())
+            .open_in_place(nonce, Aad::empty(), sealed)
+            .map_err(|_| StreamError::NotAuthentic(number))
     }
-}
-
-/// Appends without ever leaving plaintext in memory that a growing `Vec` gave back.
-fn append(plaintext: &mut Zeroizing<Vec<u8>>, more: &[u8]) {
-    let needed = plaintext.len().saturating_add(more.len());
-    if needed > plaintext.capacity() {
-        let mut grown = Zeroizing::new(Vec::with_capacity(
-            needed.max(plaintext.len().saturating_mul(2)),
-        ));
-        grown.extend_from_slice(plaintext);
-        *plaintext = grown;
-    }
-    plaintext.extend_from_slice(more);
 }

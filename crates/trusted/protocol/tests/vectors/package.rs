@@ -1,21 +1,25 @@
 //! Model packages: `package.json`. A small one in full; larger ones by their SHA-256 and a rule for the model's bytes.
 
+use std::ops::Range;
 use std::sync::OnceLock;
 
 use minicbor::Encoder;
 use serde_json::{Value, json};
-use sesemi_protocol::package::stream;
+use sesemi_protocol::package::stream::{HEADER, Layout, Opener};
 use sesemi_protocol::package::{
-    Package, PackageError, PackageReader, manifest_digest, parse_header, seal,
+    FormContent, HEAD, Manifest, OpenPackage, Package, PackageError, manifest_digest, parse_header,
+    seal,
 };
 use sesemi_protocol::{Digest, ModelRef, cbor};
 
+use crate::package_refused::refused_recipes;
 use crate::support::{
-    Fixed, array, assert_remade, bytes, counting, list, named, number, parsed, text, vectors, with,
+    Fixed, assert_remade, bytes, counting, list, named, parsed, text, vectors, with,
 };
-use crate::values::{manifest, model_text, secret};
+use crate::values::{OwnedForm, forms, manifest, model_text, secret};
 
-const LIMIT: u64 = 64 << 20;
+/// Packages below this many bytes are in the file as a whole.
+const SMALL: usize = 8192;
 
 fn file() -> &'static Value {
     static FILE: OnceLock<Value> = OnceLock::new();
@@ -24,8 +28,9 @@ fn file() -> &'static Value {
             let packages: Vec<Value> = recipes().iter().map(fill).collect();
             let packages = Value::Array(packages);
             json!({
-                "about": "Model packages: spec/model-package.md. A model given by 'model_rule' has 'length' bytes, byte i \
-                          being i modulo 'modulus'. 'refused_as' is the first check that fails.",
+                "about": "Model packages: spec/model-package.md. A part given by a rule has 'length' bytes, byte i being \
+                          i plus 'start' modulo 'modulus'. 'content' is the digest of all that follows the manifest. \
+                          'refused_as' is the first check that fails.",
                 "refused": refused_recipes(&packages),
                 "packages": packages,
             })
@@ -34,65 +39,117 @@ fn file() -> &'static Value {
 }
 
 fn recipes() -> Vec<Value> {
-    let small_manifest = json!({
-        "format": "onnx",
+    let tensors = json!({
         "inputs": [{ "name": "features", "data_type": "FP32", "shape": [null, 30] }],
         "outputs": [
             { "name": "label", "data_type": "INT64", "shape": [null] },
             { "name": "probabilities", "data_type": "FP32", "shape": [null, 2] },
         ],
     });
-    let bare_manifest = json!({ "format": "onnx", "inputs": [], "outputs": [] });
-    let base = |name: &str, version: u32, manifest: &Value| {
-        json!({
+    let no_tensors = json!({ "inputs": [], "outputs": [] });
+    let base = |name: &str, version: u32, tensors: &Value, forms: Value| {
+        let base = json!({
             "name": name,
             "key": counting(0x10, 32),
             "model": model_text(version),
-            "manifest": manifest,
+            "forms": forms,
             "salt": counting(0x30, 32),
             "nonce_prefix": counting(0x50, 7),
+        });
+        with(&base, tensors.clone())
+    };
+    let nothing_measured = json!({ "loaded": 0, "run": 0 });
+    let onnx = |part: Value| {
+        json!({
+            "format": "onnx", "instruction_set": "any", "memory": nothing_measured, "prepack": false, "parts": [part],
         })
     };
-    let weights = hex::encode(b"not a real model, but bytes like any other");
-    // Plaintext of the first segment: 1 MiB less 40 bytes of header and 16 of tag. The model starts at 4096 in it.
+    let compiled = |instruction_set: &str, prepack: bool, parts: [Value; 3]| {
+        let memory = json!({ "loaded": 123_456_789, "run": 65_536 });
+        json!({
+            "format": "onnxruntime-compiled", "instruction_set": instruction_set, "memory": memory, "prepack": prepack,
+            "parts": parts,
+        })
+    };
+    let weights = || json!(hex::encode(b"not a real model, but bytes like any other"));
+    let rule =
+        |length: usize, start: u64| json!({ "length": length, "start": start, "modulus": 251 });
+    // Plaintext of the first segment: 1 MiB less 40 bytes of header and 16 of tag. The first part starts at 4096 in it.
     let first = (1 << 20) - 40 - 16 - 4096;
-    let rule = |length: usize| json!({ "model_rule": { "length": length, "modulus": 251 } });
+    let mib = 1 << 20;
+    let portable_and_compiled = json!([
+        compiled(
+            "x86-64-avx512",
+            true,
+            [json!(""), json!("0a0b"), rule(100, 7)]
+        ),
+        compiled(
+            "x86-64-avx2",
+            false,
+            [json!("01"), rule(4096, 8), rule(4097, 9)]
+        ),
+        onnx(weights()),
+    ]);
+    let across_segments = json!([
+        onnx(rule(2 * mib + mib / 2, 1)),
+        compiled(
+            "x86-64-avx2",
+            false,
+            [rule(5000, 2), json!("02"), rule(mib + 4321, 3)]
+        ),
+    ]);
     vec![
-        with(
-            &base("a small model", 1, &small_manifest),
-            json!({ "model_bytes": weights }),
+        base("a small model", 1, &tensors, json!([onnx(weights())])),
+        base(
+            "a model of no bytes",
+            2,
+            &no_tensors,
+            json!([onnx(json!(""))]),
         ),
-        with(
-            &base("a model of no bytes", 2, &bare_manifest),
-            json!({ "model_bytes": "" }),
+        base(
+            "one full segment and not one byte more",
+            3,
+            &no_tensors,
+            json!([onnx(rule(first, 0))]),
         ),
-        with(
-            &base("one full segment and not one byte more", 3, &bare_manifest),
-            rule(first),
+        base(
+            "one byte into the second segment",
+            4,
+            &no_tensors,
+            json!([onnx(rule(first + 1, 0))]),
         ),
-        with(
-            &base("one byte into the second segment", 4, &bare_manifest),
-            rule(first + 1),
+        base(
+            "three segments",
+            5,
+            &tensors,
+            json!([onnx(rule(2 * mib + 12_345, 0))]),
         ),
-        with(
-            &base("three segments", 5, &small_manifest),
-            rule(2 * (1 << 20) + 12_345),
-        ),
+        base("three forms", 6, &tensors, portable_and_compiled),
+        base("two forms across segments", 7, &tensors, across_segments),
     ]
 }
 
-fn model_bytes(case: &Value) -> Vec<u8> {
-    match case.get("model_bytes") {
-        Some(_) => bytes(case, "model_bytes"),
-        None => {
-            let rule = &case["model_rule"];
-            let modulus: u64 = number(rule, "modulus");
-            let length: u64 = number(rule, "length");
-            (0..length)
-                .map(|i| u8::try_from(i % modulus).unwrap())
-                .collect()
-        }
-    }
+fn with_contents<T>(forms: &[OwnedForm], then: impl FnOnce(&[FormContent<'_>]) -> T) -> T {
+    let parts: Vec<Vec<&[u8]>> = forms
+        .iter()
+        .map(|form| form.parts.iter().map(Vec::as_slice).collect())
+        .collect();
+    let contents: Vec<FormContent<'_>> = forms
+        .iter()
+        .zip(&parts)
+        .map(|(form, parts)| FormContent {
+            format: form.format,
+            instruction_set: form.instruction_set,
+            parts,
+            memory: form.memory,
+            prepack: form.prepack,
+        })
+        .collect();
+    then(&contents)
+}
+
+pub(crate) fn manifest_of(case: &Value) -> Manifest {
+    with_contents(&forms(case), |forms| manifest(case, forms))
 }
 
 /// Spec: `["sesemi/v1/model-package", [owner, name], version]`.
@@ -110,13 +167,10 @@ fn associated_data(model: &ModelRef) -> Vec<u8> {
 
 fn make(case: &Value) -> Vec<u8> {
     let entropy = Fixed::new(&[&bytes(case, "salt"), &bytes(case, "nonce_prefix")]);
-    let package = seal(
-        &secret(case, "key"),
-        &parsed(case, "model"),
-        &manifest(&case["manifest"]),
-        &model_bytes(case),
-        &entropy,
-    );
+    let (key, model) = (secret(case, "key"), parsed(case, "model"));
+    let package = with_contents(&forms(case), |forms| {
+        seal(&key, &model, &manifest(case, forms), forms, &entropy)
+    });
     entropy.assert_used_up();
     package.unwrap()
 }
@@ -125,19 +179,20 @@ fn fill(case: &Value) -> Value {
     let package = make(case);
     let model: ModelRef = parsed(case, "model");
     let (_, header) = parse_header(&package).unwrap().unwrap();
-    let manifest = manifest(&case["manifest"]);
+    let manifest = manifest_of(case);
     let filled = with(
         case,
         json!({
             "header": hex::encode(&package[..header]),
             "associated_data": hex::encode(associated_data(&model)),
+            "content": manifest.content.to_string(),
             "manifest_cbor": hex::encode(&*cbor::encode(&manifest).unwrap()),
             "manifest_digest": manifest_digest(&manifest).unwrap().to_string(),
             "length": package.len(),
             "sha256": Digest::of(&package).to_string(),
         }),
     );
-    if case.get("model_bytes").is_some() {
+    if package.len() < SMALL {
         with(&filled, json!({ "bytes": hex::encode(package) }))
     } else {
         filled
@@ -145,16 +200,8 @@ fn fill(case: &Value) -> Value {
 }
 
 fn open(case: &Value, package: &[u8]) -> Result<Package, PackageError> {
-    let mut reader = PackageReader::new(
-        secret(case, "key"),
-        parsed(case, "model"),
-        parsed(case, "manifest_digest"),
-        LIMIT,
-    );
-    for piece in package.chunks(300_007) {
-        reader.push(piece)?;
-    }
-    reader.finish()
+    let (model, digest) = (parsed(case, "model"), parsed(case, "manifest_digest"));
+    Package::open(&secret(case, "key"), &model, &digest, package)
 }
 
 #[test]
@@ -163,11 +210,49 @@ fn every_package_is_remade_byte_for_byte() {
 }
 
 #[test]
-fn every_package_opens_to_manifest_and_model() {
+fn every_package_opens_to_manifest_and_parts() {
     for case in list(file(), "packages") {
         let package = open(case, &make(case)).unwrap();
-        assert_eq!(package.manifest, manifest(&case["manifest"]));
-        assert!(package.model() == model_bytes(case), "{}", case["name"]);
+        assert_eq!(package.manifest, manifest_of(case));
+        let forms = forms(case);
+        assert_eq!(package.forms.len(), forms.len());
+        for (found, form) in package.forms.iter().zip(forms) {
+            let found: Vec<Vec<u8>> = found.iter().map(|part| part.to_vec()).collect();
+            assert!(found == form.parts, "{}", case["name"]);
+        }
+    }
+}
+
+fn within(range: &Range<u64>) -> Range<usize> {
+    usize::try_from(range.start).unwrap()..usize::try_from(range.end).unwrap()
+}
+
+#[test]
+fn every_form_opens_from_its_own_segments() {
+    for case in list(file(), "packages") {
+        let package = make(case);
+        let (model, digest) = (parsed(case, "model"), parsed(case, "manifest_digest"));
+        let head = &package[..HEAD.min(package.len())];
+        let length = package.len() as u64;
+        let opened = OpenPackage::new(&secret(case, "key"), &model, &digest, length, head).unwrap();
+        for (number, form) in forms(case).iter().enumerate() {
+            let place = opened.place(number).unwrap();
+            let (mut plaintext, mut starts) = (Vec::new(), None);
+            for segment in opened.segments(&place.plaintext) {
+                let mut sealed = package[within(&opened.sealed(segment))].to_vec();
+                plaintext.extend_from_slice(opened.open(segment, &mut sealed).unwrap());
+                starts.get_or_insert(opened.opened(segment).start);
+            }
+            let skipped = starts.map_or(0, |starts| place.plaintext.start - starts);
+            let plaintext = &plaintext[usize::try_from(skipped).unwrap()..];
+            for (range, part) in place.parts.iter().zip(&form.parts) {
+                assert!(
+                    plaintext[range.clone()] == *part,
+                    "{} {number}",
+                    case["name"]
+                );
+            }
+        }
     }
 }
 
@@ -175,155 +260,19 @@ fn every_package_opens_to_manifest_and_model() {
 fn the_associated_data_opens_the_ciphertext() {
     for case in list(file(), "packages") {
         let package = make(case);
-        let mut opener =
-            stream::Opener::new(secret(case, "key"), bytes(case, "associated_data"), LIMIT);
-        opener
-            .push(&package[bytes(case, "header").len()..])
-            .unwrap();
-        assert!(opener.finish().unwrap().ends_with(&model_bytes(case)));
+        let stream = &package[bytes(case, "header").len()..];
+        let layout = Layout::of_length(stream.len() as u64).unwrap();
+        let header: &[u8; HEADER] = stream.first_chunk().unwrap();
+        let associated_data = bytes(case, "associated_data");
+        let opener = Opener::new(&secret(case, "key"), &associated_data, header, layout).unwrap();
+        let mut plaintext = Vec::new();
+        for segment in 0..layout.segments() {
+            let mut sealed = stream[within(&layout.sealed(segment))].to_vec();
+            plaintext.extend_from_slice(opener.open(segment, &mut sealed).unwrap());
+        }
+        let last = forms(case).pop().and_then(|mut form| form.parts.pop());
+        assert!(plaintext.ends_with(&last.unwrap()), "{}", case["name"]);
     }
-}
-
-fn refused_recipes(packages: &Value) -> Value {
-    let small = named(packages, "a small model");
-    let good = bytes(small, "bytes");
-    let header = bytes(small, "header");
-    let stream_starts = header.len();
-    let edit = |change: &dyn Fn(&mut Vec<u8>)| {
-        let mut edited = good.clone();
-        change(&mut edited);
-        edited
-    };
-    let other = named(packages, "a model of no bytes");
-    let relabelled = {
-        let other_header = bytes(other, "header");
-        [&header[..], &bytes(other, "bytes")[other_header.len()..]].concat()
-    };
-    let case = |name: &str, refused_as: &str, package: Vec<u8>| {
-        json!({
-            "name": name, "package": "a small model", "refused_as": refused_as, "bytes": hex::encode(package),
-        })
-    };
-    json!([
-        case("no bytes", "header", vec![]),
-        case(
-            "another magic",
-            "header",
-            b"SESEMIPQ\x00\x01\x00\x00".to_vec()
-        ),
-        case(
-            "format version 2",
-            "header",
-            edit(&|p| p[9] = 2)[..stream_starts].to_vec()
-        ),
-        case(
-            "a header above 1024 bytes",
-            "header",
-            b"SESEMIPK\x00\x01\x04\x01".to_vec()
-        ),
-        case(
-            "cut within the header",
-            "header",
-            good[..stream_starts - 1].to_vec()
-        ),
-        case(
-            "a header that is no model reference",
-            "header",
-            b"SESEMIPK\x00\x01\x00\x01\xf6".to_vec()
-        ),
-        case(
-            "the package of another version",
-            "other model",
-            bytes(other, "bytes")
-        ),
-        case(
-            "the package of another version under this one's header",
-            "stream",
-            relabelled
-        ),
-        case(
-            "cut within the stream's header",
-            "stream",
-            good[..stream_starts + 39].to_vec()
-        ),
-        case(
-            "cut after the stream's header",
-            "stream",
-            good[..stream_starts + 40].to_vec()
-        ),
-        case(
-            "another length of the stream's header",
-            "stream",
-            edit(&|p| p[stream_starts] = 41)
-        ),
-        case(
-            "a bit of the salt is changed",
-            "stream",
-            edit(&|p| p[stream_starts + 1] ^= 1)
-        ),
-        case(
-            "a bit of the nonce prefix is changed",
-            "stream",
-            edit(&|p| p[stream_starts + 33] ^= 1)
-        ),
-        case(
-            "a bit of the ciphertext is changed",
-            "stream",
-            edit(&|p| p[stream_starts + 40] ^= 1)
-        ),
-        case("cut by one byte", "stream", good[..good.len() - 1].to_vec()),
-        case("a byte follows", "stream", [&good[..], &[0]].concat()),
-        with(
-            &case(
-                "the manifest is not the registered one",
-                "other manifest",
-                good.clone()
-            ),
-            json!({ "manifest_digest": counting(0x77, 32) }),
-        ),
-        with(
-            &case("another key", "stream", good.clone()),
-            json!({ "key": counting(0x11, 32) }),
-        ),
-        case(
-            "the manifest's length is beyond the content",
-            "content",
-            sealed(small, &[0xff, 0, 0, 0])
-        ),
-        case(
-            "the manifest is above 1 MiB",
-            "content",
-            sealed(small, &[1, 0, 0x10, 0])
-        ),
-        case(
-            "the plaintext has no manifest",
-            "content",
-            sealed(small, &[0, 0, 0])
-        ),
-        case("the plaintext ends before the model's page", "content", {
-            let manifest = bytes(small, "manifest_cbor");
-            let length = u32::try_from(manifest.len()).unwrap();
-            sealed(small, &[&length.to_le_bytes()[..], &manifest].concat())
-        }),
-    ])
-}
-
-/// A package with the right header and key and any plaintext, from a writer that errs.
-fn sealed(case: &Value, plaintext: &[u8]) -> Vec<u8> {
-    let mut package = bytes(case, "header");
-    let entropy = Fixed::new(&[
-        &array::<32>(case, "salt"),
-        &array::<7>(case, "nonce_prefix"),
-    ]);
-    stream::seal(
-        &secret(case, "key"),
-        &bytes(case, "associated_data"),
-        plaintext,
-        &entropy,
-        &mut package,
-    )
-    .unwrap();
-    package
 }
 
 fn reason(error: &PackageError) -> &'static str {

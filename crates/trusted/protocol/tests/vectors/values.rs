@@ -2,7 +2,9 @@
 
 use serde_json::{Value, json};
 use sesemi_protocol::envelope::{Path, Report, Route, Steps};
-use sesemi_protocol::package::{Dimension, Manifest, ModelFormat, TensorSpec};
+use sesemi_protocol::package::{
+    Dimension, FormContent, InstructionSet, Manifest, Memory, ModelFormat, TensorSpec,
+};
 use sesemi_protocol::receipt::{Point, StatePoint};
 use sesemi_protocol::release::{NamedScope, RequestKeyName};
 use sesemi_protocol::tensor::{DataType, Tensor};
@@ -196,18 +198,56 @@ pub(crate) fn report(value: &Value) -> Report {
     }
 }
 
-pub(crate) fn manifest(value: &Value) -> Manifest {
-    Manifest {
-        format: match text(value, "format") {
-            "onnx" => ModelFormat::Onnx,
-            other => panic!("no format '{other}'"),
-        },
-        inputs: specs(value, "inputs"),
-        outputs: specs(value, "outputs"),
-    }
+/// A form with its parts, as [`sesemi_protocol::package::FormContent`] borrows them.
+pub(crate) struct OwnedForm {
+    pub(crate) format: ModelFormat,
+    pub(crate) instruction_set: InstructionSet,
+    pub(crate) parts: Vec<Vec<u8>>,
+    pub(crate) memory: Memory,
+    pub(crate) prepack: bool,
 }
 
-/// In the files a dynamic dimension is `null`.
+/// The forms of a package.
+pub(crate) fn forms(case: &Value) -> Vec<OwnedForm> {
+    let form = |value: &Value| OwnedForm {
+        format: match text(value, "format") {
+            "onnx" => ModelFormat::Onnx,
+            "onnxruntime-compiled" => ModelFormat::OnnxRuntimeCompiled,
+            other => panic!("no format '{other}'"),
+        },
+        instruction_set: match text(value, "instruction_set") {
+            "any" => InstructionSet::Any,
+            "x86-64-avx2" => InstructionSet::X86Avx2,
+            "x86-64-avx512" => InstructionSet::X86Avx512,
+            other => panic!("no instruction set '{other}'"),
+        },
+        parts: list(value, "parts").iter().map(part).collect(),
+        memory: Memory {
+            loaded: number(&value["memory"], "loaded"),
+            run: number(&value["memory"], "run"),
+        },
+        prepack: value["prepack"].as_bool().unwrap(),
+    };
+    list(case, "forms").iter().map(form).collect()
+}
+
+/// A part in full, or by its rule.
+fn part(value: &Value) -> Vec<u8> {
+    if let Some(digits) = value.as_str() {
+        return hex::decode(digits).unwrap();
+    }
+    let (length, start): (u64, u64) = (number(value, "length"), number(value, "start"));
+    let modulus: u64 = number(value, "modulus");
+    (0..length)
+        .map(|i| u8::try_from((i + start) % modulus).unwrap())
+        .collect()
+}
+
+/// The manifest of a package with these forms.
+pub(crate) fn manifest(case: &Value, forms: &[FormContent<'_>]) -> Manifest {
+    Manifest::describing(specs(case, "inputs"), specs(case, "outputs"), forms)
+}
+
 fn specs(value: &Value, field: &str) -> Vec<TensorSpec> {
     let dimension = |value: &Value| match value {
         Value::Null => Dimension::Dynamic,

@@ -3,7 +3,7 @@
 
 pub mod rten;
 
-use sesemi_protocol::package::Manifest;
+use sesemi_protocol::package::{Form, InstructionSet, Manifest};
 use sesemi_protocol::tensor::{Tensor, TensorView};
 
 /// Why an engine did not do what was asked.
@@ -28,14 +28,18 @@ pub trait Engine: Send + Sync {
     /// Its name, for logs.
     fn name(&self) -> &'static str;
 
-    /// Loads a decrypted model and checks it against its manifest. Blocks for as long as that takes.
+    /// Whether this engine reads a format, and this processor does what the form asks for.
+    fn takes(&self, form: &Form) -> bool;
+
+    /// Loads the decrypted parts of a form and checks them against the manifest. Blocks for as long as that takes.
     ///
     /// # Errors
     /// [`EngineError::Load`] or [`EngineError::Manifest`].
     fn load(
         &self,
         manifest: &Manifest,
-        model: Vec<u8>,
+        form: &Form,
+        parts: Vec<Vec<u8>>,
     ) -> Result<Box<dyn LoadedModel>, EngineError>;
 }
 
@@ -46,6 +50,11 @@ pub trait LoadedModel: Send + Sync {
     /// # Errors
     /// [`EngineError::Run`] if buffers cannot be had.
     fn execution(&self) -> Result<Box<dyn Execution>, EngineError>;
+
+    /// Bytes of memory that the loaded model takes, if the engine knows.
+    fn memory(&self) -> Option<u64> {
+        None
+    }
 }
 
 /// What one run at a time needs.
@@ -60,6 +69,28 @@ pub trait Execution: Send {
         inputs: &[TensorView<'_>],
         wanted: &[String],
     ) -> Result<Vec<Tensor>, EngineError>;
+}
+
+/// Whether this processor has an instruction set.
+#[must_use]
+pub fn has_instructions(set: InstructionSet) -> bool {
+    match set {
+        InstructionSet::Any => true,
+        #[cfg(target_arch = "x86_64")]
+        InstructionSet::X86Avx2 => {
+            std::arch::is_x86_feature_detected!("avx2")
+                && std::arch::is_x86_feature_detected!("fma")
+        }
+        #[cfg(target_arch = "x86_64")]
+        InstructionSet::X86Avx512 => {
+            std::arch::is_x86_feature_detected!("avx512f")
+                && std::arch::is_x86_feature_detected!("avx512bw")
+                && std::arch::is_x86_feature_detected!("avx512dq")
+                && std::arch::is_x86_feature_detected!("avx512vl")
+        }
+        #[cfg(not(target_arch = "x86_64"))]
+        InstructionSet::X86Avx2 | InstructionSet::X86Avx512 => false,
+    }
 }
 
 /// Checks inputs and wanted outputs against the manifest, for all engines alike.

@@ -12,11 +12,11 @@ use ::rten::{
     ThreadPool, Value, ValueOrView, ValueType,
 };
 use rten_tensor::Layout as _;
-use sesemi_protocol::package::{Dimension, Manifest, TensorSpec};
+use sesemi_protocol::package::{Dimension, Form, Manifest, ModelFormat, TensorSpec, WEIGHTS};
 use sesemi_protocol::tensor::{DataType, Tensor, TensorView};
 use zeroize::Zeroize as _;
 
-use super::{Engine, EngineError, Execution, LoadedModel, check_request};
+use super::{Engine, EngineError, Execution, LoadedModel, check_request, has_instructions};
 
 /// RTen with its own threads.
 pub struct Rten {
@@ -57,12 +57,33 @@ impl Engine for Rten {
         "rten"
     }
 
+    fn takes(&self, form: &Form) -> bool {
+        matches!(
+            form.format,
+            ModelFormat::Onnx | ModelFormat::OnnxWithWeights
+        ) && has_instructions(form.instruction_set)
+    }
+
     fn load(
         &self,
         manifest: &Manifest,
-        bytes: Vec<u8>,
+        form: &Form,
+        parts: Vec<Vec<u8>>,
     ) -> Result<Box<dyn LoadedModel>, EngineError> {
-        let model = fence(|| ModelOptions::with_all_ops().load(bytes))
+        let mut parts = parts.into_iter();
+        let (first, second) = (parts.next(), parts.next());
+        let mut options = ModelOptions::with_all_ops();
+        options.prepack_weights(form.prepack);
+        let graph = match (first, second) {
+            (Some(weights), Some(graph)) => {
+                // Used where they are, without a copy.
+                options.external_data(WEIGHTS, weights);
+                graph
+            }
+            (Some(graph), None) => graph,
+            (None, _) => return Err(EngineError::Load("it has no parts".into())),
+        };
+        let model = fence(|| options.load(graph))
             .map_err(EngineError::Load)?
             .map_err(|e| EngineError::Load(e.to_string()))?;
         for spec in &manifest.inputs {
@@ -279,7 +300,7 @@ where
 
 #[cfg(test)]
 mod tests {
-    use sesemi_protocol::package::ModelFormat;
+    use sesemi_protocol::package::FormContent;
 
     use super::*;
 
@@ -294,15 +315,17 @@ mod tests {
     }
 
     fn manifest() -> Manifest {
-        Manifest {
-            format: ModelFormat::Onnx,
-            inputs: vec![spec("features", 30)],
-            outputs: vec![spec("probabilities", 2)],
-        }
+        let inputs = vec![spec("features", 30)];
+        let form = FormContent::portable(ModelFormat::Onnx, &[MODEL]);
+        Manifest::describing(inputs, vec![spec("probabilities", 2)], &[form])
+    }
+
+    fn load_bytes(manifest: &Manifest, model: &[u8]) -> Result<Box<dyn LoadedModel>, EngineError> {
+        Rten::new(1).load(manifest, &manifest.forms[0], vec![model.to_vec()])
     }
 
     fn load(manifest: &Manifest) -> Result<Box<dyn LoadedModel>, EngineError> {
-        Rten::new(1).load(manifest, MODEL.to_vec())
+        load_bytes(manifest, MODEL)
     }
 
     #[test]
@@ -383,8 +406,7 @@ mod tests {
     #[test]
     fn what_is_no_model_is_refused() {
         for bytes in [&b""[..], b"garbage", &MODEL[..MODEL.len() / 2]] {
-            let loaded = Rten::new(1).load(&manifest(), bytes.to_vec());
-            assert!(loaded.is_err());
+            assert!(load_bytes(&manifest(), bytes).is_err());
         }
     }
 }

@@ -6,7 +6,9 @@ use object_store::memory::InMemory;
 use object_store::{ObjectStoreExt as _, PutPayload};
 use sesemi_protocol::envelope::{Answer, RequestContent, SealedRequest, seal_request};
 use sesemi_protocol::id::ModelTarget;
-use sesemi_protocol::package::{self, Dimension, Manifest, ModelFormat, TensorSpec};
+use sesemi_protocol::package::{
+    self, Dimension, FormContent, InstructionSet, Manifest, Memory, ModelFormat, TensorSpec,
+};
 use sesemi_protocol::release::RequestKeyName;
 use sesemi_protocol::tensor::DataType;
 use sesemi_protocol::{Digest, PrincipalId, RequestId, SecretKey, SystemEntropy};
@@ -25,12 +27,17 @@ fn spec(name: &str, extent: u64) -> TensorSpec {
     }
 }
 
+const FORM: FormContent<'_> = FormContent {
+    format: ModelFormat::Onnx,
+    instruction_set: InstructionSet::Any,
+    parts: &[MODEL],
+    memory: Memory { loaded: 0, run: 0 },
+    prepack: false,
+};
+
 fn manifest() -> Manifest {
-    Manifest {
-        format: ModelFormat::Onnx,
-        inputs: vec![spec("features", 30)],
-        outputs: vec![spec("probabilities", 2)],
-    }
+    let inputs = vec![spec("features", 30)];
+    Manifest::describing(inputs, vec![spec("probabilities", 2)], &[FORM])
 }
 
 /// For requests whose traces do not matter here.
@@ -42,7 +49,7 @@ fn untraced() -> Span {
 fn package(version: u32) -> Vec<u8> {
     let key = SecretKey::from_bytes([100 + version as u8; 32]);
     let entropy = SystemEntropy::new();
-    package::seal(&key, &model(version), &manifest(), MODEL, &entropy).unwrap()
+    package::seal(&key, &model(version), &manifest(), &[FORM], &entropy).unwrap()
 }
 
 struct World {
@@ -52,12 +59,16 @@ struct World {
 }
 
 async fn world() -> World {
+    world_with(1 << 20).await
+}
+
+async fn world_with(budget: u64) -> World {
     let service = Service::new(package::manifest_digest(&manifest()).unwrap());
     let (service, store) = (Arc::new(service), Arc::new(InMemory::new()));
     for version in [1, 2] {
         put(&store, version, package(version)).await;
     }
-    let models = Models::new(store.clone(), Arc::new(Rten::new(1)), 1 << 20);
+    let models = Models::new(store.clone(), Arc::new(Rten::new(1)), budget);
     let capacity = Capacity {
         slots: 2,
         queue: 100,
@@ -168,7 +179,11 @@ async fn concurrent_requests_of_many_users_each_get_their_own_answer() {
     } = world().await;
     let alone = |row: Vec<f32>| {
         let engine = Rten::new(1);
-        let loaded = crate::engine::Engine::load(&engine, &manifest(), MODEL.to_vec()).unwrap();
+        let loaded = {
+            let manifest = manifest();
+            let parts = vec![MODEL.to_vec()];
+            crate::engine::Engine::load(&engine, &manifest, &manifest.forms[0], parts).unwrap()
+        };
         let input = Tensor::fp32("features", &[1, 30], &row).unwrap();
         loaded
             .execution()
@@ -252,6 +267,16 @@ async fn a_failed_release_or_load_leaves_nothing_and_the_next_request_is_served(
 
     put(&store, 1, package(1)).await;
     assert!(ask(&runtime, 1, &[1.0; 30]).await.unwrap().outcome.is_ok());
+}
+
+#[tokio::test]
+async fn a_model_above_the_memory_budget_is_refused_for_what_its_manifest_says() {
+    let World { runtime, .. } = world_with(MODEL.len() as u64 - 1).await;
+    let answer = ask(&runtime, 1, &[1.0; 30]).await.unwrap();
+    let refusal = answer.outcome.unwrap_err();
+    assert_eq!(refusal.code, RefusalCode::ModelUnavailable);
+    assert!(refusal.detail.contains("budget"), "{refusal}");
+    assert_eq!(runtime.models.used(), 0);
 }
 
 #[tokio::test]

@@ -1,0 +1,179 @@
+//! Pushing a model: encrypted, uploaded, registered, and put in its place, in an order in which no interruption does harm.
+
+use std::sync::Arc;
+
+use object_store::path::Path as ObjectPath;
+use object_store::{ObjectStore, ObjectStoreExt as _, PutPayload};
+use sesemi_protocol::audit::{self, AuditItem};
+use sesemi_protocol::command::Action;
+use sesemi_protocol::entropy::random;
+use sesemi_protocol::package::{self, FormContent, Manifest};
+use sesemi_protocol::receipt::Point;
+use sesemi_protocol::{Digest, ModelName, ModelRef, ModelVersion, Refusal, RefusalCode, RequestId};
+
+use super::Client;
+use crate::error::Error;
+
+impl Client {
+    /// Encrypts the forms of a model under the manifest that describes them ([`Manifest::describing`]), uploads the package,
+    /// and registers its key and manifest as version `version` of `name`.
+    ///
+    /// The package is staged first and moved to its place once KeyService has accepted the version, so that a version that
+    /// exists is never overwritten. A push that was interrupted between the two is completed by pushing the same again: the
+    /// key follows from the owner's identity, and the log says which manifest, and so which content, was registered.
+    ///
+    /// # Errors
+    /// [`Error::Refused`] with [`RefusalCode::AlreadyExists`] if the version exists or was retired; [`Error::OtherContent`] if
+    /// it exists without its package, and these forms are not what was registered; [`Error::Package`] if manifest and forms
+    /// do not fit; [`Error::Store`].
+    pub async fn push_model(
+        &mut self,
+        store: &Arc<dyn ObjectStore>,
+        name: &str,
+        version: u32,
+        manifest: &Manifest,
+        forms: &[FormContent<'_>],
+    ) -> Result<ModelRef, Error> {
+        let (name, version) = (ModelName::new(name)?, ModelVersion::new(version)?);
+        let model = ModelRef::new(self.id(), name.clone(), version);
+        let key = self.identity.model_key(&model)?;
+        let sealed = package::seal(&key, &model, manifest, forms, &self.entropy)?;
+        let digest = package::manifest_digest(manifest)?;
+        let place = ObjectPath::from(package::object_path(&model));
+        let suffix = RequestId(random(&self.entropy)?);
+        let staged = ObjectPath::from(format!("{place}.{suffix}.staged"));
+        store.put(&staged, PutPayload::from(sealed)).await?;
+        let action = Action::PutModel {
+            name,
+            version,
+            key: key.digest(),
+            manifest: digest,
+        };
+        let registered = match self.submit(action, Some(key)).await {
+            Err(Error::Refused(refusal)) if refusal.code == RefusalCode::AlreadyExists => {
+                let missing = matches!(
+                    store.head(&place).await,
+                    Err(object_store::Error::NotFound { .. })
+                );
+                if missing {
+                    self.must_be_registered(&model, digest, refusal).await
+                } else {
+                    Err(Error::Refused(refusal))
+                }
+            }
+            other => other.map(drop),
+        };
+        if let Err(error) = registered {
+            store.delete(&staged).await?;
+            return Err(error);
+        }
+        store.rename(&staged, &place).await?;
+        Ok(model)
+    }
+
+    /// Refuses to complete a push with anything but what was registered, which the log says.
+    async fn must_be_registered(
+        &mut self,
+        model: &ModelRef,
+        manifest: Digest,
+        refusal: Refusal,
+    ) -> Result<(), Error> {
+        let mut registered = None;
+        let mut walk = self.audit(self.id(), Point::START).await?;
+        loop {
+            let entries = self.audit_page(&mut walk).await?;
+            if entries.is_empty() {
+                break;
+            }
+            let mut changes = entries
+                .iter()
+                .filter_map(|entry| change(&entry.item, model));
+            registered = changes.next_back().unwrap_or(registered);
+        }
+        match registered {
+            Some(registered) if registered == manifest => Ok(()),
+            Some(_) => Err(Error::OtherContent(Box::new(model.clone()))),
+            None => Err(Error::Refused(refusal)),
+        }
+    }
+}
+
+/// What an entry of the log makes of a version: registered with this manifest, or retired. `None` if it is about something else.
+fn change(item: &AuditItem, model: &ModelRef) -> Option<Option<Digest>> {
+    let AuditItem::Shown(public) = item else {
+        return None;
+    };
+    let (signer, command) = audit::decode(public).ok()?.unverified_command().ok()??;
+    let is_it = |name: &ModelName, version: &ModelVersion| {
+        signer == model.model.owner && *name == model.model.name && *version == model.version
+    };
+    match command.action {
+        Action::PutModel {
+            name,
+            version,
+            manifest,
+            ..
+        } if is_it(&name, &version) => Some(Some(manifest)),
+        Action::RetireModel { name, version } if is_it(&name, &version) => Some(None),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use sesemi_protocol::audit::{Entry, Record};
+    use sesemi_protocol::command::Command;
+    use sesemi_protocol::{SecretKey, ServiceId, SigningIdentity, cbor};
+
+    use super::*;
+
+    fn identity(seed: u8) -> SigningIdentity {
+        SigningIdentity::from_seed(SecretKey::from_bytes([seed; 32])).unwrap()
+    }
+
+    fn logged(by: &SigningIdentity, action: Action) -> AuditItem {
+        let command = Command {
+            service: ServiceId([1; 32]),
+            sequence: 1,
+            seen: Point::START,
+            action,
+        };
+        let entry = Entry {
+            salt: [7; 16],
+            at: 5,
+            previous: 0,
+            record: Record::Command(command.sign(by).unwrap().into()),
+        };
+        AuditItem::Shown(cbor::encode(&entry).unwrap().to_vec().into())
+    }
+
+    fn put(name: &str, version: u32, manifest: u8) -> Action {
+        Action::PutModel {
+            name: ModelName::new(name).unwrap(),
+            version: ModelVersion::new(version).unwrap(),
+            key: Digest([1; 32]),
+            manifest: Digest([manifest; 32]),
+        }
+    }
+
+    #[test]
+    fn the_log_says_with_which_manifest_a_version_was_registered_and_that_it_was_retired() {
+        let (owner, other) = (identity(1), identity(2));
+        let name = ModelName::new("m").unwrap();
+        let version = ModelVersion::new(2).unwrap();
+        let model = ModelRef::new(owner.public().principal_id(), name.clone(), version);
+        let of = |item: &AuditItem| change(item, &model);
+
+        let registered = logged(&owner, put("m", 2, 9));
+        assert_eq!(of(&registered), Some(Some(Digest([9; 32]))));
+        let retire = Action::RetireModel { name, version };
+        assert_eq!(of(&logged(&owner, retire.clone())), Some(None));
+
+        assert_eq!(of(&logged(&owner, put("m", 1, 9))), None);
+        assert_eq!(of(&logged(&owner, put("n", 2, 9))), None);
+        assert_eq!(of(&logged(&other, put("m", 2, 9))), None);
+        assert_eq!(of(&logged(&other, retire)), None);
+        assert_eq!(of(&AuditItem::Hidden(registered.digest())), None);
+        assert_eq!(of(&AuditItem::Shown(vec![0xff].into())), None);
+    }
+}
