@@ -148,7 +148,7 @@ RESPONSE_HEAD = record({0: list_of(TENSOR_INFO), 1: REPORT}, {2: REFUSAL})
 DIMENSION = choice({0: array(uint(64)), 1: array()})
 TENSOR_SPEC = record({0: tstr(), 1: DATA_TYPE, 2: list_of(DIMENSION)})
 FORM = record({
-    0: lambda v: uint(32)(v) and 1 <= v <= 2,
+    0: lambda v: uint(32)(v) and 1 <= v <= 3,
     1: lambda v: uint(32)(v) and 1 <= v <= 3,
     2: list_of(uint(64)),
     3: record({0: uint(64), 1: uint(64)}),
@@ -342,7 +342,7 @@ def share_of(value):
     }
 
 
-FORMATS = ["onnx", "onnxruntime-compiled"]
+FORMATS = ["onnx", "onnx-with-weights", "onnxruntime-compiled"]
 INSTRUCTION_SETS = ["any", "x86-64-avx2", "x86-64-avx512"]
 
 
@@ -805,7 +805,7 @@ def package_data(model):
 
 PAGE = 4096
 MAX_MANIFEST = 1 << 19
-PARTS = {1: 1, 2: 3}  # how many a format has
+PARTS = {1: 1, 2: 2, 3: 3}  # how many a format has
 
 
 def laid_out(parts):
