@@ -161,9 +161,10 @@ SCOPE = choice({0: array(), 1: array(MODEL_ID)})
 ROLE = uint(1)
 DELEGATION = choice({0: array(list_of(ID)), 1: array()})
 TIME = uint(64)
+ISOLATION = array(lambda v: uint(2)(v) and v <= 2, lambda v: uint(32)(v) and v <= 60000)
 ACTION = choice({
     0: array(bstr(32)),
-    1: array(tstr(NAME), VERSION, ID, ID),
+    1: array(tstr(NAME), VERSION, ID, ID, ISOLATION),
     2: array(tstr(NAME), VERSION),
     3: array(tstr(NAME), tstr(ALIAS), VERSION),
     4: array(tstr(NAME), tstr(ALIAS)),
@@ -174,7 +175,7 @@ ACTION = choice({
     9: array(ID, tstr(NAME), ID),
     10: fields(ID, DELEGATION, optional=[TIME]),
     11: array(ID, ROLE),
-    12: fields(SCOPE, uint(32), ID, list_of(ID), optional=[TIME]),
+    12: fields(SCOPE, uint(32), ID, list_of(ID), ISOLATION, optional=[TIME]),
     13: array(SCOPE, uint(32), TIME),
     14: array(list_of(ID), uint(8)),
     15: array(ID, ID),
@@ -197,9 +198,10 @@ QUERY = record({0: ID, 1: TIME, 2: POINT, 3: QUESTION})
 GRANT_VIEW = record(
     {0: uint(64), 1: MODEL_ID, 2: VERSIONS, 3: SUBJECT, 4: list_of(ID), 6: tstr(), 7: ID}, {5: TIME}
 )
-REQUEST_KEY_VIEW = record({0: SCOPE, 1: uint(32), 2: ID, 3: list_of(ID)}, {4: TIME})
+REQUEST_KEY_VIEW = record({0: SCOPE, 1: uint(32), 2: ID, 3: list_of(ID), 5: ISOLATION}, {4: TIME})
 ALIAS_VIEW = record({0: tstr(ALIAS), 1: VERSION})
-MODEL_VIEW = record({0: tstr(NAME), 1: list_of(VERSION), 2: list_of(ALIAS_VIEW)}, {3: uint(32)})
+VERSION_VIEW = array(VERSION, ISOLATION)
+MODEL_VIEW = record({0: tstr(NAME), 1: list_of(VERSION_VIEW), 2: list_of(ALIAS_VIEW)}, {3: uint(32)})
 PERSON_VIEW = choice({0: array(tstr(NAME), ID), 1: fields(ID, DELEGATION, optional=[TIME])})
 FINDING = choice({
     0: array(lambda v: type(v) is bool),
@@ -207,7 +209,7 @@ FINDING = choice({
     2: array(uint(64), uint(2)),
     3: array(KEY_NAME, uint(2)),
 })
-EXPLANATION = record({2: uint(32), 3: list_of(FINDING)}, {0: MODEL, 1: REFUSAL_CODE})
+EXPLANATION = record({2: uint(32), 3: list_of(FINDING)}, {0: MODEL, 1: REFUSAL_CODE, 4: ISOLATION})
 AUDIT_ITEM = choice({0: array(bstr()), 1: array(ID)})
 SHARE = lambda v: (
     record({0: ID, 1: uint(8), 2: uint(8), 3: uint(8), 4: bstr(32)})(v) and 1 <= v[1] <= v[2] and 2 <= v[3] <= v[2] <= 16
@@ -235,7 +237,7 @@ RECORD = choice({
 ENTRY = record({0: bstr(16), 1: TIME, 2: uint(64), 3: RECORD})
 
 RELEASE_REQUEST = record({0: TARGET, 1: ID, 2: KEY_NAME, 3: POINT})
-LEASE = record({0: MODEL, 1: bstr(32), 2: ID, 3: bstr(32), 4: uint(32), 5: STATE_POINT})
+LEASE = record({0: MODEL, 1: bstr(32), 2: ID, 3: bstr(32), 4: uint(32), 5: STATE_POINT, 6: ISOLATION})
 OUTCOME = choice({0: array(LEASE), 1: array(REFUSAL)})
 UPGRADE = record({0: ID, 1: ID, 2: list_of(ID)})
 STATUS = record({0: bstr(), 1: list_of(ID), 2: uint(8), 3: list_of(UPGRADE)})
@@ -323,6 +325,10 @@ def refusal_of(value):
     return {0: REFUSALS.index(value["code"]) + 1, 1: value["detail"]}
 
 
+def isolation_of(value):
+    return [["shared", "dedicated-user", "sequential"].index(value["level"]), value["quantum_ms"]]
+
+
 def release_of(value):
     return {
         0: target_of(value["model"]), 1: unhex(value["user"]), 2: key_name_of(value["key"]), 3: point_of(value["seen"]),
@@ -333,6 +339,7 @@ def lease_of(value):
     return {
         0: model_of(value["model"]), 1: unhex(value["model_key"]), 2: unhex(value["manifest"]),
         3: unhex(value["request_key"]), 4: value["seconds"], 5: state_of(value["state"]),
+        6: isolation_of(value["isolation"]),
     }
 
 
@@ -398,7 +405,7 @@ def action_of(value):
     member = lambda: [unhex(f["owner"]), f["group"], unhex(f["user"])]
     actions = {
         "register": lambda: ids("public_key"),
-        "put_model": lambda: [f["name"], f["version"], *ids("key", "manifest")],
+        "put_model": lambda: [f["name"], f["version"], *ids("key", "manifest"), isolation_of(f["isolation"])],
         "retire_model": lambda: [f["name"], f["version"]],
         "set_alias": lambda: [f["name"], f["alias"], f["version"]],
         "remove_alias": lambda: [f["name"], f["alias"]],
@@ -413,7 +420,8 @@ def action_of(value):
         "delegate": lambda: tuple_of(unhex(f["to"]), delegation_of(f["delegation"]), f["expires"]),
         "end_delegation": lambda: [unhex(f["to"]), role_of(f)],
         "put_request_key": lambda: tuple_of(
-            scope_of(f["scope"]), f["epoch"], unhex(f["key"]), unhex_all(f["codes"]), f["earlier_end"]
+            scope_of(f["scope"]), f["epoch"], unhex(f["key"]), unhex_all(f["codes"]), isolation_of(f["isolation"]),
+            f["earlier_end"],
         ),
         "end_request_key": lambda: [scope_of(f["scope"]), f["epoch"], f["at"]],
         "name_custodians": lambda: [unhex_all(f["custodians"]), f["threshold"]],
@@ -449,12 +457,14 @@ def grant_view_of(v):
 def request_key_view_of(v):
     return given({
         0: scope_of(v["scope"]), 1: v["epoch"], 2: unhex(v["key"]), 3: unhex_all(v["codes"]), 4: v["ends"],
+        5: isolation_of(v["isolation"]),
     })
 
 
 def model_view_of(v):
     aliases = [{0: alias["alias"], 1: alias["version"]} for alias in v["aliases"]]
-    return given({0: v["name"], 1: v["versions"], 2: aliases, 3: v["lease_seconds"]})
+    versions = [[version["version"], isolation_of(version["isolation"])] for version in v["versions"]]
+    return given({0: v["name"], 1: versions, 2: aliases, 3: v["lease_seconds"]})
 
 
 def person_view_of(value):
@@ -480,6 +490,7 @@ def explanation_of(v):
     return given({
         0: v["allowed"] and model_of(v["allowed"]), 1: v["refused"] and REFUSALS.index(v["refused"]) + 1,
         2: v["seconds"], 3: [finding_of(finding) for finding in v["findings"]],
+        4: v["isolation"] and isolation_of(v["isolation"]),
     })
 
 

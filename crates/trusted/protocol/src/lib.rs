@@ -11,7 +11,7 @@
 //! - [`package`]: the encrypted model package and its manifest;
 //! - [`command`], [`receipt`]: what principals tell KeyService, and how it acknowledges; [`query`]: what they ask it;
 //! - [`audit`]: its log, as principals see and verify it; [`share`]: what custodians keep;
-//! - [`release`]: how an enclave asks for keys and what a lease holds;
+//! - [`release`]: how an enclave asks for keys and what a lease holds; [`isolation`]: what it demands of the enclave;
 //! - [`wire`]: the messages on an attested channel;
 //! - [`limits`]: every bound, in one place.
 
@@ -35,6 +35,7 @@ pub mod entropy;
 pub mod envelope;
 pub mod id;
 pub mod identity;
+pub mod isolation;
 pub mod kdf;
 pub mod limits;
 pub mod package;
@@ -54,5 +55,6 @@ pub use id::{
     ModelVersion, PrincipalId, RequestId, ServiceId, VersionSelector,
 };
 pub use identity::{PublicIdentity, SigningIdentity};
+pub use isolation::{Isolation, IsolationLevel};
 pub use refusal::{Refusal, RefusalCode};
 pub use secret::SecretKey;

@@ -12,6 +12,7 @@ use crate::id::{
     ModelVersion, PrincipalId, ServiceId,
 };
 use crate::identity::{PublicIdentity, SigningIdentity};
+use crate::isolation::Isolation;
 use crate::limits::MAX_SIGNED;
 use crate::receipt::{Point, SignedError};
 use crate::refusal::RefusalCode;
@@ -243,6 +244,9 @@ pub struct RequestKeyView {
     /// Until when it is accepted, in seconds since 1970.
     #[n(4)]
     pub ends: Option<u64>,
+    /// How far requests that it seals are kept apart, at least.
+    #[n(5)]
+    pub isolation: Isolation,
 }
 
 /// A model as it is listed.
@@ -254,13 +258,24 @@ pub struct ModelView {
     pub name: ModelName,
     /// Its versions; those that were retired are left out.
     #[n(1)]
-    pub versions: Vec<ModelVersion>,
+    pub versions: Vec<VersionView>,
     /// Its aliases.
     #[n(2)]
     pub aliases: Vec<AliasView>,
     /// Its own lease in seconds.
     #[n(3)]
     pub lease_seconds: Option<u32>,
+}
+
+/// A version as it is listed. A short array: a model has thousands of them, and is listed in one message.
+#[derive(Debug, Clone, PartialEq, Eq, Encode, Decode)]
+pub struct VersionView {
+    /// Its number.
+    #[n(0)]
+    pub version: ModelVersion,
+    /// How far requests for it are kept apart, at least.
+    #[n(1)]
+    pub isolation: Isolation,
 }
 
 /// An alias as it is listed.
@@ -319,6 +334,10 @@ pub struct Explanation {
     /// What was found, one condition after the other; at most [`MAX_PAGE`](crate::limits::MAX_PAGE).
     #[n(3)]
     pub findings: Vec<Finding>,
+    /// What the lease would demand, if it is allowed: the stricter of what the owner asked for with the version and the user
+    /// with the request key.
+    #[n(4)]
+    pub isolation: Option<Isolation>,
 }
 
 /// One thing that a decision found.

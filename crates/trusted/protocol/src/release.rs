@@ -5,6 +5,7 @@ use core::time::Duration;
 use minicbor::{Decode, Encode};
 
 use crate::id::{Digest, ModelRef, ModelTarget, PrincipalId};
+use crate::isolation::Isolation;
 use crate::receipt::{Point, StatePoint};
 use crate::refusal::Refusal;
 use crate::secret::SecretKey;
@@ -93,6 +94,10 @@ pub struct Lease {
     /// The service and its log when it decided.
     #[n(5)]
     pub state: StatePoint,
+    /// What the enclave must do to keep this user's requests for this version apart from others: the stricter of what the
+    /// model's owner and the user asked for.
+    #[n(6)]
+    pub isolation: Isolation,
 }
 
 impl Lease {

@@ -9,6 +9,7 @@ use super::delegation::{Delegation, Role};
 use crate::id::{
     AliasName, CodeIdentityDigest, Digest, GroupName, ModelId, ModelName, ModelVersion, PrincipalId,
 };
+use crate::isolation::{Isolation, QuantumError};
 use crate::limits::{
     MAX_APPROVED_IDENTITIES, MAX_CUSTODIANS, MAX_LEASE_SECONDS, MAX_NOTE, MAX_REVOKED,
 };
@@ -39,6 +40,9 @@ pub enum Action {
         /// Digest of the manifest inside the package, so that no other package can stand for this version.
         #[n(3)]
         manifest: Digest,
+        /// How far requests for this version are kept apart, at least: users may ask for more.
+        #[n(4)]
+        isolation: Isolation,
     },
     /// An owner withdraws a version for good: its key is forgotten, its number is never used again, and aliases that point
     /// to it are gone.
@@ -171,7 +175,7 @@ pub enum Action {
         role: Role,
     },
     /// A user deposits the key that its requests are sealed with; the key comes beside the command. Depositing the same key
-    /// again sets the approved code anew; another key needs a higher epoch.
+    /// again sets the approved code and the isolation anew; another key needs a higher epoch.
     #[n(12)]
     PutRequestKey {
         /// Which models' requests it seals.
@@ -186,8 +190,11 @@ pub enum Action {
         /// The code that may open the user's requests: at least one.
         #[n(3)]
         codes: Vec<CodeIdentityDigest>,
-        /// When earlier epochs of this scope end, in seconds since 1970; `None` leaves them as they are.
+        /// How far requests that it seals are kept apart from others, at least: a model's owner may ask for more.
         #[n(4)]
+        isolation: Isolation,
+        /// When earlier epochs of this scope end, in seconds since 1970; `None` leaves them as they are.
+        #[n(5)]
         earlier_end: Option<u64>,
     },
     /// A user ends a request key, at once or later. Once it has ended it is forgotten, and never comes back.
@@ -286,6 +293,9 @@ pub enum ActionError {
     /// Epochs begin at 1.
     #[error("epochs of request keys begin at 1")]
     Epoch,
+    /// Responses would wait for too long.
+    #[error(transparent)]
+    Quantum(#[from] QuantumError),
 }
 
 impl Action {
@@ -303,9 +313,16 @@ impl Action {
                 delegation: Delegation::Grantor { codes },
                 ..
             } => check_codes(codes),
-            Self::PutRequestKey { codes, epoch, .. } => {
+            Self::PutModel { isolation, .. } => Ok(isolation.check()?),
+            Self::PutRequestKey {
+                codes,
+                epoch,
+                isolation,
+                ..
+            } => {
                 check_codes(codes)?;
-                ensure(*epoch > 0, ActionError::Epoch)
+                ensure(*epoch > 0, ActionError::Epoch)?;
+                Ok(isolation.check()?)
             }
             Self::SetLease {
                 seconds: Some(seconds),

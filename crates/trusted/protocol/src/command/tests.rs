@@ -1,5 +1,6 @@
 use super::*;
 use crate::id::{CodeIdentityDigest, Digest, ModelName, ModelVersion};
+use crate::isolation::{Isolation, IsolationLevel};
 use crate::limits::{MAX_APPROVED_IDENTITIES, MAX_NOTE};
 use crate::secret::SecretKey;
 
@@ -70,6 +71,45 @@ fn only_a_registration_brings_its_own_key() {
 }
 
 #[test]
+fn a_quantum_out_of_bounds_is_neither_signed_nor_read() {
+    let isolation = |quantum_ms| Isolation {
+        level: IsolationLevel::Shared,
+        quantum_ms,
+    };
+    let put = |quantum_ms| Action::PutModel {
+        name: ModelName::new("m").unwrap(),
+        version: ModelVersion::new(1).unwrap(),
+        key: Digest([1; 32]),
+        manifest: Digest([2; 32]),
+        isolation: isolation(quantum_ms),
+    };
+    let key = |quantum_ms| Action::PutRequestKey {
+        scope: KeyScope::AllModels,
+        epoch: 1,
+        key: Digest([1; 32]),
+        codes: vec![code(1)],
+        isolation: isolation(quantum_ms),
+        earlier_end: None,
+    };
+    for good in [put(60_000), key(60_000)] {
+        let bytes = command(good).sign(&identity(1)).unwrap();
+        assert!(parse(&bytes).unwrap().verify(identity(1).public()).is_ok());
+    }
+    for bad in [put(60_001), key(60_001)] {
+        let command = command(bad);
+        assert!(matches!(
+            command.sign(&identity(1)),
+            Err(SignedError::Action(ActionError::Quantum(_)))
+        ));
+        let bytes = sign1::sign(&identity(1), LABEL, &cbor::encode(&command).unwrap()).unwrap();
+        assert!(matches!(
+            parse(&bytes).unwrap().verify(identity(1).public()),
+            Err(SignedError::Cbor(_))
+        ));
+    }
+}
+
+#[test]
 fn an_action_out_of_bounds_is_neither_signed_nor_accepted() {
     let many = |n: u16| {
         (0..n)
@@ -98,6 +138,7 @@ fn an_action_out_of_bounds_is_neither_signed_nor_accepted() {
         epoch,
         key: Digest([1; 32]),
         codes,
+        isolation: Isolation::default(),
         earlier_end: None,
     };
     for good in [

@@ -7,7 +7,8 @@ use sesemi_protocol::command::{
 };
 
 use crate::ids::{
-    alias, ascending, code, digest, group, model, name, note, point, principal, service, version,
+    alias, ascending, code, digest, group, isolation, model, name, note, point, principal, service,
+    version,
 };
 
 prop_compose! {
@@ -51,15 +52,18 @@ fn action() -> impl Strategy<Value = Action> {
 }
 
 fn models() -> impl Strategy<Value = Action> {
-    let put = (name(), version(), digest(), digest());
+    let put = (name(), version(), digest(), digest(), isolation());
     prop_oneof![
         any::<[u8; 32]>().prop_map(|public_key| Action::Register { public_key }),
-        put.prop_map(|(name, version, key, manifest)| Action::PutModel {
-            name,
-            version,
-            key,
-            manifest
-        }),
+        put.prop_map(
+            |(name, version, key, manifest, isolation)| Action::PutModel {
+                name,
+                version,
+                key,
+                manifest,
+                isolation
+            }
+        ),
         (name(), version()).prop_map(|(name, version)| Action::RetireModel { name, version }),
         (name(), alias(), version()).prop_map(|(name, alias, version)| Action::SetAlias {
             name,
@@ -107,9 +111,9 @@ fn people() -> impl Strategy<Value = Action> {
 prop_compose! {
     fn request_key()(
         scope in scope(), epoch in 1..=u32::MAX, key in digest(), codes in ascending(code(), 1..=64),
-        earlier_end: Option<u64>,
+        isolation in isolation(), earlier_end: Option<u64>,
     ) -> Action {
-        Action::PutRequestKey { scope, epoch, key, codes, earlier_end }
+        Action::PutRequestKey { scope, epoch, key, codes, isolation, earlier_end }
     }
 }
 

@@ -5,8 +5,9 @@ use proptest::prelude::*;
 use sesemi_protocol::receipt::{Point, StatePoint};
 use sesemi_protocol::release::{NamedScope, RequestKeyName};
 use sesemi_protocol::{
-    AliasName, CodeIdentityDigest, Digest, GroupName, ModelId, ModelName, ModelRef, ModelTarget,
-    ModelVersion, PrincipalId, SecretKey, ServiceId, VersionSelector,
+    AliasName, CodeIdentityDigest, Digest, GroupName, Isolation, IsolationLevel, ModelId,
+    ModelName, ModelRef, ModelTarget, ModelVersion, PrincipalId, SecretKey, ServiceId,
+    VersionSelector,
 };
 
 prop_compose! {
@@ -50,6 +51,12 @@ prop_compose! {
 }
 prop_compose! {
     pub(crate) fn state()(service in service(), point in point()) -> StatePoint { StatePoint { service, point } }
+}
+
+prop_compose! {
+    pub(crate) fn isolation()(level in prop::sample::select(&IsolationLevel::ALL), quantum_ms in 0..=60_000_u32) -> Isolation {
+        Isolation { level, quantum_ms }
+    }
 }
 
 fn selector() -> impl Strategy<Value = VersionSelector> {

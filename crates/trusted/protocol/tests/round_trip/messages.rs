@@ -12,7 +12,8 @@ use sesemi_protocol::{Refusal, SecretKey, SigningIdentity};
 
 use crate::actions::command;
 use crate::ids::{
-    bytes, code, digest, key, key_name, model_ref, point, principal, service, state, target,
+    bytes, code, digest, isolation, key, key_name, model_ref, point, principal, service, state,
+    target,
 };
 use crate::queries::{answer, refusal_code, share};
 
@@ -63,9 +64,9 @@ prop_compose! {
 prop_compose! {
     fn lease()(
         model in model_ref(), model_key in key(), manifest in digest(), request_key in key(), seconds: u32,
-        state in state(),
+        state in state(), isolation in isolation(),
     ) -> Lease {
-        Lease { model, model_key, manifest, request_key, seconds, state }
+        Lease { model, model_key, manifest, request_key, seconds, state, isolation }
     }
 }
 

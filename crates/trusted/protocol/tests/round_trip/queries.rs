@@ -7,14 +7,14 @@ use sesemi_protocol::RefusalCode;
 use sesemi_protocol::audit::AuditItem;
 use sesemi_protocol::query::{
     AliasView, Explanation, Finding, GrantVerdict, GrantView, KeyVerdict, ModelView, PersonView,
-    Query, QueryAnswer, Question, RequestKeyView,
+    Query, QueryAnswer, Question, RequestKeyView, VersionView,
 };
 use sesemi_protocol::share::{Scheme, Share};
 
 use crate::actions::{delegation, scope, subject, versions};
 use crate::ids::{
-    alias, bytes, code, digest, group, key, key_name, model, model_ref, name, note, point,
-    principal, service, target, version,
+    alias, bytes, code, digest, group, isolation, key, key_name, model, model_ref, name, note,
+    point, principal, service, target, version,
 };
 
 prop_compose! {
@@ -83,8 +83,9 @@ prop_compose! {
 prop_compose! {
     fn request_key_view()(
         scope in scope(), epoch: u32, key in digest(), codes in vec(code(), 0..4), ends: Option<u64>,
+        isolation in isolation(),
     ) -> RequestKeyView {
-        RequestKeyView { scope, epoch, key, codes, ends }
+        RequestKeyView { scope, epoch, key, codes, ends, isolation }
     }
 }
 
@@ -93,8 +94,14 @@ prop_compose! {
 }
 
 prop_compose! {
+    fn version_view()(version in version(), isolation in isolation()) -> VersionView {
+        VersionView { version, isolation }
+    }
+}
+
+prop_compose! {
     fn model_view()(
-        name in name(), versions in vec(version(), 0..4), aliases in vec(alias_view(), 0..4),
+        name in name(), versions in vec(version_view(), 0..4), aliases in vec(alias_view(), 0..4),
         lease_seconds: Option<u32>,
     ) -> ModelView {
         ModelView { name, versions, aliases, lease_seconds }
@@ -117,8 +124,9 @@ fn person_view() -> impl Strategy<Value = PersonView> {
 prop_compose! {
     fn explanation()(
         allowed in of(model_ref()), refused in of(refusal_code()), seconds: u32, findings in vec(finding(), 0..8),
+        isolation in of(isolation()),
     ) -> Explanation {
-        Explanation { allowed, refused, seconds, findings }
+        Explanation { allowed, refused, seconds, findings, isolation }
     }
 }
 

@@ -6,7 +6,7 @@ use sesemi_protocol::command::{
 };
 
 use crate::support::{array, list, number, optional, parsed, parsed_list, text, variant};
-use crate::values::{point, version};
+use crate::values::{isolation, point, version};
 
 /// A command from its fields in the files.
 pub(crate) fn command(case: &Value) -> Command {
@@ -29,6 +29,7 @@ pub(crate) fn action(value: &Value) -> Action {
             version: version(f, "version"),
             key: parsed(f, "key"),
             manifest: parsed(f, "manifest"),
+            isolation: isolation(f),
         },
         "retire_model" => Action::RetireModel {
             name: parsed(f, "name"),
@@ -68,6 +69,7 @@ pub(crate) fn action(value: &Value) -> Action {
             epoch: number(f, "epoch"),
             key: parsed(f, "key"),
             codes: parsed_list(f, "codes"),
+            isolation: isolation(f),
             earlier_end: optional(f, "earlier_end", number),
         },
         "end_request_key" => Action::EndRequestKey {

@@ -5,13 +5,13 @@ use sesemi_protocol::RefusalCode;
 use sesemi_protocol::audit::AuditItem;
 use sesemi_protocol::query::{
     AliasView, Explanation, Finding, GrantVerdict, GrantView, KeyVerdict, ModelView, PersonView,
-    Query, QueryAnswer, Question, RequestKeyView,
+    Query, QueryAnswer, Question, RequestKeyView, VersionView,
 };
 use sesemi_protocol::share::{Scheme, Share};
 
 use crate::actions::{delegation, scope, subject, versions};
-use crate::support::{bytes, list, number, optional, parsed, parsed_list, text, variant};
-use crate::values::{REFUSAL_CODES, key_name, point, secret, version};
+use crate::support::{bytes, number, optional, parsed, parsed_list, text, variant};
+use crate::values::{REFUSAL_CODES, isolation, key_name, point, secret, version};
 
 /// A query from its fields in the files.
 pub(crate) fn query(case: &Value) -> Query {
@@ -121,6 +121,7 @@ fn request_key_view(value: &Value) -> RequestKeyView {
         key: parsed(value, "key"),
         codes: parsed_list(value, "codes"),
         ends: optional(value, "ends", number),
+        isolation: isolation(value),
     }
 }
 
@@ -129,12 +130,13 @@ fn model_view(value: &Value) -> ModelView {
         alias: parsed(value, "alias"),
         version: version(value, "version"),
     };
-    let versions = list(value, "versions").iter();
+    let of_version = |value: &Value| VersionView {
+        version: version(value, "version"),
+        isolation: isolation(value),
+    };
     ModelView {
         name: parsed(value, "name"),
-        versions: versions
-            .map(|number| number.to_string().parse().unwrap())
-            .collect(),
+        versions: each(&value["versions"], of_version),
         aliases: each(&value["aliases"], alias),
         lease_seconds: optional(value, "lease_seconds", number),
     }
@@ -167,6 +169,7 @@ fn explanation(value: &Value) -> Explanation {
         refused: optional(value, "refused", code),
         seconds: number(value, "seconds"),
         findings: each(&value["findings"], finding),
+        isolation: optional(value, "isolation", |value, _| isolation(value)),
     }
 }
 

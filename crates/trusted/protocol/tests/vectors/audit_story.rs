@@ -62,10 +62,11 @@ fn uses() -> Vec<(&'static str, u64, Told)> {
     let owner = key_id(&owner_seed());
     let put = json!({ "put_model": {
         "name": "breast-cancer", "version": 1, "key": digest_of(&counting(0x10, 32)), "manifest": counting(0x70, 32),
+        "isolation": { "level": "dedicated-user", "quantum_ms": 0 },
     } });
     let request_key = json!({ "put_request_key": {
         "scope": { "all_models": null }, "epoch": 1, "key": digest_of(&counting(0x60, 32)),
-        "codes": [counting(0x90, 32)], "earlier_end": null,
+        "codes": [counting(0x90, 32)], "isolation": { "level": "shared", "quantum_ms": 20 }, "earlier_end": null,
     } });
     let member = json!({ "owner": owner, "group": "study-7", "user": key_id(&user_seed()) });
     let released = json!({ "released": {

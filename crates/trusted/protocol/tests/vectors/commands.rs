@@ -76,7 +76,14 @@ fn model_actions() -> Vec<(&'static str, Value)> {
             "the owner puts a model",
             json!({ "put_model": {
                 "name": "breast-cancer", "version": 1, "key": digest_of(&counting(0x10, 32)),
-                "manifest": counting(0x70, 32),
+                "manifest": counting(0x70, 32), "isolation": { "level": "shared", "quantum_ms": 0 },
+            } }),
+        ),
+        (
+            "the owner puts a model whose requests are run one at a time",
+            json!({ "put_model": {
+                "name": "breast-cancer", "version": 2, "key": digest_of(&counting(0x10, 32)),
+                "manifest": counting(0x70, 32), "isolation": { "level": "sequential", "quantum_ms": 60_000 },
             } }),
         ),
         (
@@ -170,14 +177,16 @@ fn request_key_actions() -> Vec<(&'static str, Value)> {
             "the user puts a request key for all models",
             json!({ "put_request_key": {
                 "scope": { "all_models": null }, "epoch": 1, "key": digest_of(&counting(0x60, 32)),
-                "codes": [counting(0x90, 32)], "earlier_end": null,
+                "codes": [counting(0x90, 32)], "isolation": { "level": "shared", "quantum_ms": 0 },
+                "earlier_end": null,
             } }),
         ),
         (
             "the user puts a newer request key for one model in two codes",
             json!({ "put_request_key": {
                 "scope": model, "epoch": 70_000, "key": digest_of(&counting(0x61, 32)),
-                "codes": [counting(0x90, 32), counting(0xb0, 32)], "earlier_end": 1_800_000_000_u64,
+                "codes": [counting(0x90, 32), counting(0xb0, 32)],
+                "isolation": { "level": "dedicated-user", "quantum_ms": 250 }, "earlier_end": 1_800_000_000_u64,
             } }),
         ),
         (

@@ -32,6 +32,7 @@ fn a_lease() -> Value {
         "manifest": counting(0x70, 32),
         "request_key": counting(0x60, 32),
         "seconds": 300,
+        "isolation": { "level": "sequential", "quantum_ms": 250 },
         "state": state_at(some_point(1000)),
     })
 }

@@ -137,13 +137,14 @@ fn explanations() -> [Value; 2] {
     [
         json!({
             "allowed": model_text(3), "refused": null, "seconds": 300,
+            "isolation": { "level": "sequential", "quantum_ms": 20 },
             "findings": [
                 { "user": true }, { "version": 3 }, grant(7, "other_version"), grant(23, "other_code"),
                 grant(24, "expired"), grant(1000, "allows"), key(&model_key, "allows"),
             ],
         }),
         json!({
-            "allowed": null, "refused": "no_request_key", "seconds": 0,
+            "allowed": null, "refused": "no_request_key", "seconds": 0, "isolation": null,
             "findings": [
                 { "user": false }, { "version": null }, key(&model_key, "missing"), key(&for_all, "other_code"),
                 key(&for_all, "ended"),
@@ -157,12 +158,15 @@ fn answer_recipes() -> Vec<Value> {
     let [allowed, refused] = explanations();
     let scope = json!({ "model": format!("{}/breast-cancer", key_id(&owner_seed())) });
     let keys = json!([
-        { "scope": { "all_models": null }, "epoch": 1, "key": counting(0x30, 32), "codes": [counting(0x90, 32)], "ends": null },
+        { "scope": { "all_models": null }, "epoch": 1, "key": counting(0x30, 32), "codes": [counting(0x90, 32)], "ends": null,
+          "isolation": { "level": "shared", "quantum_ms": 0 } },
         { "scope": scope, "epoch": 70_000, "key": counting(0x31, 32), "codes": [counting(0x90, 32), counting(0xb0, 32)],
-          "ends": 1_800_000_000_u64 },
+          "ends": 1_800_000_000_u64, "isolation": { "level": "dedicated-user", "quantum_ms": 250 } },
     ]);
+    let version = |number: u32, level: &str, quantum_ms: u32| json!({ "version": number, "isolation": { "level": level, "quantum_ms": quantum_ms } });
     let models = json!([
-        { "name": "breast-cancer", "versions": [1, 3, 4_294_967_295_u32], "lease_seconds": 60,
+        { "name": "breast-cancer", "versions": [version(1, "shared", 0), version(3, "dedicated-user", 20), version(u32::MAX, "sequential", 60_000)],
+          "lease_seconds": 60,
           "aliases": [{ "alias": "stable", "version": 1 }, { "alias": "test", "version": 3 }] },
         { "name": "retired", "versions": [], "aliases": [], "lease_seconds": null },
     ]);

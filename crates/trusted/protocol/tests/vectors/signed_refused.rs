@@ -107,6 +107,18 @@ fn payload_with(action: impl FnOnce(&mut Encoder<Vec<u8>>)) -> Vec<u8> {
     e.into_writer()
 }
 
+/// A version that is put, with a level of isolation and a quantum.
+fn put_model(e: &mut Encoder<Vec<u8>>, isolation: Option<(u8, u32)>) {
+    let fields = 4 + u64::from(isolation.is_some());
+    e.array(2).unwrap().u8(1).unwrap().array(fields).unwrap();
+    e.str("breast-cancer").unwrap().u8(1).unwrap();
+    e.bytes(&[1; 32]).unwrap().bytes(&[2; 32]).unwrap();
+    if let Some((level, quantum_ms)) = isolation {
+        e.array(2).unwrap().u8(level).unwrap();
+        e.u32(quantum_ms).unwrap();
+    }
+}
+
 fn wrong_payloads(case: &Value) -> Vec<(&'static str, Vec<u8>)> {
     let payload = bytes(case, "payload");
     let signed =
@@ -153,6 +165,18 @@ fn wrong_payloads(case: &Value) -> Vec<(&'static str, Vec<u8>)> {
                 e.array(2).unwrap().u8(4).unwrap().array(2).unwrap();
                 e.str("breast-cancer").unwrap().str("1").unwrap();
             }),
+        ),
+        (
+            "an unknown level of isolation",
+            with_action(&|e| put_model(e, Some((3, 0)))),
+        ),
+        (
+            "responses that wait for more than a minute",
+            with_action(&|e| put_model(e, Some((2, 60_001)))),
+        ),
+        (
+            "a model without isolation",
+            with_action(&|e| put_model(e, None)),
         ),
         (
             "an unknown role",

@@ -8,7 +8,7 @@ use sesemi_protocol::package::{
 use sesemi_protocol::receipt::{Point, StatePoint};
 use sesemi_protocol::release::{NamedScope, RequestKeyName};
 use sesemi_protocol::tensor::{DataType, Tensor};
-use sesemi_protocol::{ModelVersion, Refusal, RefusalCode, SecretKey, SigningIdentity};
+use sesemi_protocol::{Isolation, ModelVersion, Refusal, RefusalCode, SecretKey, SigningIdentity};
 
 use crate::support::{array, bytes, counting, list, number, parsed, text};
 
@@ -116,6 +116,13 @@ pub(crate) fn key_name(value: &Value) -> RequestKeyName {
 
 pub(crate) fn version(value: &Value, field: &str) -> ModelVersion {
     ModelVersion::new(number(value, field)).unwrap()
+}
+
+/// The isolation among the fields of something.
+pub(crate) fn isolation(value: &Value) -> Isolation {
+    let value = &value["isolation"];
+    let level = parsed(value, "level");
+    Isolation::new(level, number(value, "quantum_ms")).unwrap()
 }
 
 pub(crate) fn point(value: &Value) -> Point {

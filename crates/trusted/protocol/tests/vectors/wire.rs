@@ -18,7 +18,9 @@ use crate::support::{
     assert_remade, bytes, counting, list, number, optional, parsed, parsed_list, text, variant,
     vectors, with,
 };
-use crate::values::{DATA_TYPES, REFUSAL_CODES, key_name, point, refusal, secret, state_point};
+use crate::values::{
+    DATA_TYPES, REFUSAL_CODES, isolation, key_name, point, refusal, secret, state_point,
+};
 
 fn file() -> &'static Value {
     static FILE: OnceLock<Value> = OnceLock::new();
@@ -70,6 +72,7 @@ fn lease(value: &Value) -> Lease {
         request_key: secret(value, "request_key"),
         seconds: number(value, "seconds"),
         state: state_point(&value["state"]),
+        isolation: isolation(value),
     }
 }
 
@@ -315,8 +318,24 @@ fn refused_recipes() -> Vec<Value> {
         let recipe = recipes().into_iter().find(|case| case["kind"] == kind);
         bytes(&fill(&recipe.unwrap()), "bytes")
     };
+    let lease = made("lease");
+    // A lease ends with its isolation: a level, and a quantum.
+    let [start @ .., 0x02, 0x18, 0xfa] = lease.as_slice() else {
+        panic!("a lease ends otherwise");
+    };
+    let isolated = |tail: &[u8]| hex::encode([start, tail].concat());
+    refused.push(case(
+        "an unknown level of isolation",
+        "lease",
+        &isolated(&[0x03, 0x18, 0xfa]),
+    ));
+    refused.push(case(
+        "a quantum of more than a minute",
+        "lease",
+        &isolated(&[0x02, 0x19, 0xea, 0x61]),
+    ));
     // The model key of a lease, and the value at the end of a share, one byte shorter each.
-    let mut lease = made("lease");
+    let mut lease = lease.clone();
     let key = hex::decode(counting(0x10, 32)).unwrap();
     let place = lease.windows(32).position(|window| window == key).unwrap();
     lease[place - 1] = 0x1f;
