@@ -6,11 +6,11 @@ use sesemi_protocol::command::{KeyScope, Role, Subject};
 use sesemi_protocol::limits::{MAX_PAGE, MAX_WIRE_MESSAGE};
 use sesemi_protocol::query::{
     AliasView, Explanation, Finding, GrantVerdict, GrantView, KeyVerdict, ModelView, PersonView,
-    QueryAnswer, Question, RequestKeyView,
+    QueryAnswer, Question, RequestKeyView, VersionView,
 };
-use sesemi_protocol::{ModelId, ModelName, ModelRef, PrincipalId, RefusalCode, cbor};
+use sesemi_protocol::{ModelId, ModelName, PrincipalId, RefusalCode, cbor};
 
-use crate::decision::{Ask, Trail, decide};
+use crate::decision::{Allowed, Ask, Trail, decide};
 use crate::state::State;
 use crate::state::grants::{Grant, GrantSubject};
 use crate::state::principals::PrincipalIx;
@@ -204,17 +204,12 @@ impl Trail for Findings {
 pub fn explain(state: &State, ask: &Ask<'_>, lease_seconds: u32) -> Explanation {
     let mut findings = Findings::default();
     let decided = decide(state, ask, &mut findings);
-    let (allowed, refused, seconds): (Option<ModelRef>, _, _) = match decided {
-        Ok(allowed) => {
-            let seconds = allowed.seconds(ask.now, lease_seconds);
-            (Some(allowed.model), None, seconds)
-        }
-        Err(code) => (None, Some(code), 0),
-    };
+    let seconds = |allowed: &Allowed<'_>| allowed.seconds(ask.now, lease_seconds);
     Explanation {
-        allowed,
-        refused,
-        seconds,
+        seconds: decided.as_ref().map_or(0, seconds),
+        isolation: decided.as_ref().ok().map(|allowed| allowed.isolation),
+        refused: decided.as_ref().err().copied(),
+        allowed: decided.ok().map(|allowed| allowed.model),
         findings: findings.all,
     }
 }
@@ -238,6 +233,7 @@ fn request_keys(state: &State, user: PrincipalIx, after: u64) -> Vec<RequestKeyV
             key: key.key.as_ref()?.digest(),
             codes: key.codes.as_slice().to_vec(),
             ends: key.ends,
+            isolation: key.isolation,
         })
     });
     page(skip(views, after))
@@ -249,14 +245,19 @@ fn skip<T>(items: impl Iterator<Item = T>, after: u64) -> impl Iterator<Item = T
 
 fn models(state: &State, owner: PrincipalIx, after: Option<&ModelName>) -> Vec<ModelView> {
     let views = state.models.of_owner(owner, after).map(|model| {
-        let versions = model.versions.iter().filter(|(_, kept)| kept.is_some());
+        let versions = model.versions.iter().filter_map(|(number, kept)| {
+            Some(VersionView {
+                version: *number,
+                isolation: kept.as_ref()?.isolation,
+            })
+        });
         let aliases = model.aliases.iter().map(|(alias, version)| AliasView {
             alias: alias.clone(),
             version: *version,
         });
         ModelView {
             name: model.name.clone(),
-            versions: versions.map(|(number, _)| *number).collect(),
+            versions: versions.collect(),
             aliases: aliases.collect(),
             lease_seconds: model.lease_seconds,
         }

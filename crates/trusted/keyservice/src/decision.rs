@@ -6,7 +6,8 @@
 use sesemi_protocol::query::{Finding, GrantVerdict, KeyVerdict};
 use sesemi_protocol::release::{NamedScope, RequestKeyName};
 use sesemi_protocol::{
-    CodeIdentityDigest, Digest, ModelRef, ModelTarget, PrincipalId, RefusalCode, SecretKey,
+    CodeIdentityDigest, Digest, Isolation, ModelRef, ModelTarget, PrincipalId, RefusalCode,
+    SecretKey,
 };
 
 use crate::state::State;
@@ -47,6 +48,9 @@ pub struct Allowed<'s> {
     pub until: Option<u64>,
     /// The model's own lease, in seconds.
     pub lease_seconds: Option<u32>,
+    /// What the enclave must do to keep the user's requests apart: the stricter of what the owner asked for with this version
+    /// and the user with this request key.
+    pub isolation: Isolation,
 }
 
 impl Allowed<'_> {
@@ -100,7 +104,7 @@ pub fn decide<'s>(
 
     let (grant, grant_ends) = best_grant(state, ask, user, (ix, model), &model_ref, trail)
         .ok_or(RefusalCode::NotGranted)?;
-    let (request_key, key_ends) =
+    let (request_key, deposited) =
         best_key(state, ask, user, ix, trail).ok_or(RefusalCode::NoRequestKey)?;
     Ok(Allowed {
         model: model_ref,
@@ -108,8 +112,9 @@ pub fn decide<'s>(
         manifest: version.manifest,
         request_key,
         grant,
-        until: [grant_ends, key_ends].into_iter().flatten().min(),
+        until: [grant_ends, deposited.ends].into_iter().flatten().min(),
         lease_seconds: model.lease_seconds,
+        isolation: version.isolation.stricter(deposited.isolation),
     })
 }
 
@@ -153,14 +158,14 @@ fn judge_grant(grant: &Grant, ask: &Ask<'_>, meant: &ModelRef) -> GrantVerdict {
     }
 }
 
-/// The request key that was named, or the newest that would do, and when it ends.
+/// The request key that was named, or the newest that would do, and how it was deposited.
 fn best_key<'s>(
     state: &'s State,
     ask: &Ask<'_>,
     user: PrincipalIx,
     model: ModelIx,
     trail: &mut impl Trail,
-) -> Option<(&'s SecretKey, Option<u64>)> {
+) -> Option<(&'s SecretKey, &'s RequestKey)> {
     if let Some(name) = ask.key {
         let scope = match name.scope {
             NamedScope::Model => KeyFor::Model(model),
@@ -182,14 +187,14 @@ fn judge_key<'s>(
     record: Option<&'s RequestKey>,
     ask: &Ask<'_>,
     trail: &mut impl Trail,
-) -> Option<(&'s SecretKey, Option<u64>)> {
+) -> Option<(&'s SecretKey, &'s RequestKey)> {
     let live = record.and_then(|record| record.live(ask.now));
     let approved = record.is_some_and(|record| record.codes.contains(ask.code));
     let (verdict, key) = match (record, live) {
         (None, _) => (KeyVerdict::Missing, None),
         (Some(_), None) => (KeyVerdict::Ended, None),
         (Some(_), Some(_)) if !approved => (KeyVerdict::OtherCode, None),
-        (Some(record), Some(key)) => (KeyVerdict::Allows, Some((key, record.ends))),
+        (Some(record), Some(key)) => (KeyVerdict::Allows, Some((key, record))),
     };
     trail.note(Finding::RequestKey { name, verdict });
     key

@@ -17,7 +17,8 @@ use sesemi_protocol::audit::{Entry, Record};
 use sesemi_protocol::command::{Action, Command, GrantedVersions, Subject};
 use sesemi_protocol::receipt::Point;
 use sesemi_protocol::{
-    CodeIdentityDigest, Digest, ModelName, ModelVersion, PublicIdentity, SecretKey, ServiceId,
+    CodeIdentityDigest, Digest, Isolation, ModelName, ModelVersion, PublicIdentity, SecretKey,
+    ServiceId,
 };
 
 /// Counts the bytes that are in use.
@@ -127,6 +128,7 @@ fn a_hundred_thousand_grants_take_less_than_600_bytes_each() {
             version: ModelVersion::new(1).unwrap(),
             key: Digest::of(&key),
             manifest: Digest([1; 32]),
+            isolation: Isolation::default(),
         };
         service.run(&owner, put, Secret::Key(SecretKey::from_bytes(key)));
     }

@@ -138,6 +138,7 @@ impl KeyService {
             manifest: allowed.manifest,
             request_key: allowed.request_key.clone(),
             seconds: allowed.seconds(now, self.lease_seconds),
+            isolation: allowed.isolation,
             state: StatePoint {
                 service: self.id(),
                 point: state.point(),

@@ -234,7 +234,7 @@ impl State {
         ensure(count < MAX_GRANTS, RefusalCode::TooMany)
     }
 
-    /// The same key may be deposited again for other code: approving a new build must not cost the user its key. Another key
+    /// The same key may be deposited again for other code, or otherwise isolated: approving a new build must not cost the user its key. Another key
     /// takes a higher epoch than any before, so that no epoch ever meant two keys.
     fn check_request_key(
         &self,

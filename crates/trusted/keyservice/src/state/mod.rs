@@ -30,7 +30,7 @@ pub mod snapshot;
 use check::Objection;
 use governance::Governance;
 use grants::{Grant, GrantSubject, Grants};
-use models::{ModelIx, Models};
+use models::{ModelIx, Models, Version};
 use people::{People, Right};
 use principals::{PrincipalIx, Principals};
 use request_keys::{KeyFor, Put, RequestKeys};
@@ -248,11 +248,17 @@ impl State {
                 name,
                 version,
                 manifest,
+                isolation,
                 ..
             } => {
                 if let Secret::Key(key) = secret {
                     self.governance.first_key();
-                    self.models.put(signer, name, version, key, manifest);
+                    let put = Version {
+                        key,
+                        manifest,
+                        isolation,
+                    };
+                    self.models.put(signer, name, version, put);
                 }
             }
             Action::RetireModel { name, version } => self.models.retire(signer, &name, version),
@@ -303,6 +309,7 @@ impl State {
                 scope,
                 epoch,
                 codes,
+                isolation,
                 earlier_end,
                 ..
             } => {
@@ -314,6 +321,7 @@ impl State {
                         epoch,
                         key,
                         codes,
+                        isolation,
                         earlier_end,
                         now: at,
                     };

@@ -2,7 +2,9 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use sesemi_protocol::{AliasName, Digest, ModelName, ModelVersion, SecretKey, VersionSelector};
+use sesemi_protocol::{
+    AliasName, Digest, Isolation, ModelName, ModelVersion, SecretKey, VersionSelector,
+};
 
 use super::principals::PrincipalIx;
 
@@ -17,6 +19,8 @@ pub struct Version {
     pub key: SecretKey,
     /// Digest of the manifest in its package.
     pub manifest: Digest,
+    /// What its owner asked for.
+    pub isolation: Isolation,
 }
 
 /// A model.
@@ -116,9 +120,8 @@ impl Models {
         &mut self,
         owner: PrincipalIx,
         name: ModelName,
-        version: ModelVersion,
-        key: SecretKey,
-        manifest: Digest,
+        number: ModelVersion,
+        version: Version,
     ) {
         if self.find(owner, &name).is_none() {
             self.push(Model {
@@ -130,9 +133,7 @@ impl Models {
             });
         }
         if let Some(model) = self.get_mut(owner, &name) {
-            model
-                .versions
-                .insert(version, Some(Version { key, manifest }));
+            model.versions.insert(number, Some(version));
         }
     }
 

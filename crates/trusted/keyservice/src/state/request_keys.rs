@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use sesemi_protocol::SecretKey;
+use sesemi_protocol::{Isolation, SecretKey};
 
 use super::grants::Codes;
 use super::models::ModelIx;
@@ -25,6 +25,8 @@ pub struct RequestKey {
     pub(crate) key: Option<SecretKey>,
     /// The code that may open them.
     pub(crate) codes: Codes,
+    /// What the user asked for.
+    pub(crate) isolation: Isolation,
     /// When it ends.
     pub(crate) ends: Option<u64>,
 }
@@ -92,6 +94,7 @@ impl RequestKeys {
             epoch,
             key,
             codes,
+            isolation,
             earlier_end,
             now,
         } = put;
@@ -100,11 +103,12 @@ impl RequestKeys {
                 earlier.end(end, now);
             }
         }
-        // The same key again, for other code: when it ends stays as it was.
+        // The same key again, for other code or otherwise isolated: when it ends stays as it was.
         let ends = self.get(user, scope, epoch).and_then(|known| known.ends);
         let key = RequestKey {
             key: Some(key),
             codes,
+            isolation,
             ends,
         };
         self.insert(user, scope, epoch, key);
@@ -131,6 +135,7 @@ pub(super) struct Put {
     pub(super) epoch: u32,
     pub(super) key: SecretKey,
     pub(super) codes: Codes,
+    pub(super) isolation: Isolation,
     pub(super) earlier_end: Option<u64>,
     pub(super) now: u64,
 }

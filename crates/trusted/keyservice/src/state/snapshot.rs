@@ -12,8 +12,8 @@ use minicbor::{Decode, Decoder, Encode, Encoder};
 use sesemi_protocol::command::GrantedVersions;
 use sesemi_protocol::receipt::Point;
 use sesemi_protocol::{
-    AliasName, CodeIdentityDigest, Digest, GroupName, ModelName, ModelVersion, PrincipalId,
-    PublicIdentity, SecretKey,
+    AliasName, CodeIdentityDigest, Digest, GroupName, Isolation, ModelName, ModelVersion,
+    PrincipalId, PublicIdentity, SecretKey,
 };
 use zeroize::Zeroizing;
 
@@ -25,7 +25,7 @@ use super::people::{GroupIx, People, Right};
 use super::principals::{Principal, PrincipalIx, Principals};
 use super::request_keys::{KeyFor, RequestKey, RequestKeys};
 
-const FORMAT: &str = "sesemi/v1/state-2";
+const FORMAT: &str = "sesemi/v1/state-3";
 const SECTIONS: u64 = 12;
 
 type Encoded = Result<(), minicbor::encode::Error<Infallible>>;
@@ -251,11 +251,11 @@ fn read_principals(d: &mut Decoder<'_>) -> Result<Principals, DecodeError> {
     Ok(principals)
 }
 
-/// owner, name, versions with key and manifest unless retired, aliases, lease
+/// owner, name, versions with key, manifest and isolation unless retired, aliases, lease
 type ModelRow = (
     u32,
     ModelName,
-    Vec<(ModelVersion, Option<(SecretKey, Digest)>)>,
+    Vec<(ModelVersion, Option<(SecretKey, Digest, Isolation)>)>,
     Vec<(AliasName, ModelVersion)>,
     Option<u32>,
 );
@@ -265,7 +265,7 @@ fn write_models<W: Sink>(e: &mut Encoder<W>, models: &Models) -> Encoded {
         let versions = model.versions.iter().map(|(number, version)| {
             let version = version
                 .as_ref()
-                .map(|version| (version.key.clone(), version.manifest));
+                .map(|version| (version.key.clone(), version.manifest, version.isolation));
             (*number, version)
         });
         let aliases = model.aliases.iter();
@@ -285,7 +285,11 @@ fn read_models(d: &mut Decoder<'_>) -> Result<Models, DecodeError> {
     each(d, |row: ModelRow| {
         let (owner, name, versions, aliases, lease_seconds) = row;
         let versions = versions.into_iter().map(|(number, version)| {
-            let version = version.map(|(key, manifest)| Version { key, manifest });
+            let version = version.map(|(key, manifest, isolation)| Version {
+                key,
+                manifest,
+                isolation,
+            });
             (number, version)
         });
         models.push(Model {
@@ -430,8 +434,16 @@ fn read_grants(
     })
 }
 
-/// user, model unless for all, epoch, key unless it ended, codes, end
-type KeyRow = (u32, Option<u32>, u32, Option<SecretKey>, u32, Option<u64>);
+/// user, model unless for all, epoch, key unless it ended, codes, isolation, end
+type KeyRow = (
+    u32,
+    Option<u32>,
+    u32,
+    Option<SecretKey>,
+    u32,
+    Isolation,
+    Option<u64>,
+);
 
 fn write_request_keys<W: Sink>(
     e: &mut Encoder<W>,
@@ -444,18 +456,21 @@ fn write_request_keys<W: Sink>(
             KeyFor::AllModels => None,
         };
         let codes = number(numbers, &key.codes);
-        (user.0, model, epoch, key.key.clone(), codes, key.ends)
+        let secret = key.key.clone();
+        (user.0, model, epoch, secret, codes, key.isolation, key.ends)
     });
     list(e, keys.len(), rows)
 }
 
 fn read_request_keys(d: &mut Decoder<'_>, sets: &[Codes]) -> Result<RequestKeys, DecodeError> {
     let mut keys = RequestKeys::default();
-    each(d, |(user, model, epoch, key, codes, ends): KeyRow| {
+    each(d, |row: KeyRow| {
+        let (user, model, epoch, key, codes, isolation, ends) = row;
         let scope = model.map_or(KeyFor::AllModels, |model| KeyFor::Model(ModelIx(model)));
         let key = RequestKey {
             key,
             codes: set(sets, codes)?,
+            isolation,
             ends,
         };
         keys.insert(PrincipalIx(user), scope, epoch, key);

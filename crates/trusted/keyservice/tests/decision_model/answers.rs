@@ -11,7 +11,10 @@ use sesemi_protocol::query::{
 };
 use sesemi_protocol::release::RequestKeyName;
 use sesemi_protocol::wire::{Reply, ReplyBody};
-use sesemi_protocol::{CodeIdentityDigest, ModelId, ModelName, PrincipalId, RefusalCode, cbor};
+use sesemi_protocol::{
+    CodeIdentityDigest, Isolation, IsolationLevel, ModelId, ModelName, PrincipalId, RefusalCode,
+    cbor,
+};
 
 use crate::visibility::ask;
 use crate::world::{
@@ -159,7 +162,12 @@ fn models_with_all_their_versions_and_aliases_fit_into_messages() {
         // The longest numbers.
         let number = |n: usize| u32::MAX - u32::try_from(n).unwrap();
         for n in 0..versions {
-            run(&mut state, 0, put(&name, number(n)), 1).unwrap();
+            // The longest isolation too.
+            let mut action = put(&name, number(n));
+            if let Action::PutModel { isolation, .. } = &mut action {
+                *isolation = Isolation::new(IsolationLevel::Sequential, 60_000).unwrap();
+            }
+            run(&mut state, 0, action, 1).unwrap();
         }
         for n in 0..aliases {
             run(

@@ -15,6 +15,7 @@ mod answers;
 mod batches;
 mod governance;
 mod histories;
+mod isolation;
 mod limits;
 mod naive;
 mod random;

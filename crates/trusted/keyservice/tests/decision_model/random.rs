@@ -1,7 +1,9 @@
 //! Random histories, each from a seed.
 
 use sesemi_protocol::command::{Action, Delegation, GrantedVersions, KeyScope, Role, Subject};
-use sesemi_protocol::{CodeIdentityDigest, Digest, ModelId, ModelName, PrincipalId};
+use sesemi_protocol::{
+    CodeIdentityDigest, Digest, Isolation, IsolationLevel, ModelId, ModelName, PrincipalId,
+};
 
 use crate::world::{PEOPLE, alias, code, group, id, key, model, register, version};
 
@@ -203,12 +205,20 @@ fn scope(random: &mut Random) -> KeyScope {
     })
 }
 
+fn isolation(random: &mut Random) -> Isolation {
+    Isolation {
+        level: random.one_of(&IsolationLevel::ALL),
+        quantum_ms: random.one_of(&[0, 0, 20, 60_000]),
+    }
+}
+
 fn put_model(random: &mut Random, number: u32) -> Action {
     Action::PutModel {
         name: name(random),
         version: version(number),
         key: key(random.below(4)),
         manifest: Digest([u8::try_from(random.below(200)).unwrap(); 32]),
+        isolation: isolation(random),
     }
 }
 
@@ -355,6 +365,7 @@ fn request_key(random: &mut Random, clock: u64) -> (usize, Action) {
             epoch,
             key: key(random.one_of(&[4, 4, 5, 6])),
             codes: codes(random),
+            isolation: isolation(random),
             earlier_end: random.percent(40).then(|| later(random, clock)),
         }
     } else {

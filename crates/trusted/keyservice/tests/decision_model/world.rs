@@ -13,7 +13,7 @@ use sesemi_protocol::command::{
 use sesemi_protocol::receipt::Point;
 use sesemi_protocol::release::RequestKeyName;
 use sesemi_protocol::{
-    AliasName, CodeIdentityDigest, Digest, GroupName, ModelId, ModelName, ModelTarget,
+    AliasName, CodeIdentityDigest, Digest, GroupName, Isolation, ModelId, ModelName, ModelTarget,
     ModelVersion, PrincipalId, PublicIdentity, RefusalCode, SecretKey, ServiceId, SigningIdentity,
     VersionSelector,
 };
@@ -252,6 +252,7 @@ pub(crate) fn put(name: &str, number: u32) -> Action {
         version: version(number),
         key: key(0),
         manifest: Digest([1; 32]),
+        isolation: Isolation::default(),
     }
 }
 
@@ -299,6 +300,7 @@ pub(crate) fn put_key(scope: KeyScope, epoch: u32) -> Action {
         epoch,
         key: key(4),
         codes: vec![code(0)],
+        isolation: Isolation::default(),
         earlier_end: None,
     }
 }
@@ -318,6 +320,7 @@ pub(crate) struct Outcome {
     pub(crate) request_key: [u8; 32],
     pub(crate) seconds: u32,
     pub(crate) until: Option<u64>,
+    pub(crate) isolation: Isolation,
 }
 
 /// What the real state decides, and by which grant.
@@ -331,6 +334,7 @@ pub(crate) fn decided(state: &State, ask: &Ask<'_>) -> Result<(Outcome, u64), Re
         request_key: *allowed.request_key.expose(),
         seconds: allowed.seconds(ask.now, LEASE),
         until: allowed.until,
+        isolation: allowed.isolation,
     };
     Ok((outcome, allowed.grant))
 }

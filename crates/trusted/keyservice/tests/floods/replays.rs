@@ -7,8 +7,8 @@ use sesemi_protocol::query::{Query, Question};
 use sesemi_protocol::receipt::{Point, Receipt};
 use sesemi_protocol::wire::{CallBody, ReplyBody};
 use sesemi_protocol::{
-    CodeIdentityDigest, Digest, ModelName, ModelVersion, RefusalCode, SecretKey, ServiceId,
-    SigningIdentity,
+    CodeIdentityDigest, Digest, Isolation, ModelName, ModelVersion, RefusalCode, SecretKey,
+    ServiceId, SigningIdentity,
 };
 
 use crate::running::{PRINCIPALS_BURST, Running, call, serve};
@@ -64,6 +64,7 @@ async fn granted(running: &Running) -> (Vec<u8>, u64) {
         version: ModelVersion::new(1).unwrap(),
         key: key.digest(),
         manifest: Digest([2; 32]),
+        isolation: Isolation::default(),
     };
     let put = CallBody::Submit {
         signed: sign(id, 2, put).into(),

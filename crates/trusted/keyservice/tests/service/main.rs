@@ -13,6 +13,7 @@ mod commands;
 mod custodians;
 mod gate;
 mod hanging_disk;
+mod isolation;
 mod keys_stay;
 mod questions;
 mod queue;

@@ -19,8 +19,8 @@ use sesemi_protocol::receipt::{Point, Receipt};
 use sesemi_protocol::release::{Lease, ReleaseOutcome, ReleaseRequest, RequestKeyName};
 use sesemi_protocol::wire::{CallBody, ReplyBody};
 use sesemi_protocol::{
-    CodeIdentityDigest, Digest, ModelName, ModelRef, ModelTarget, ModelVersion, PrincipalId,
-    Refusal, RefusalCode, SecretKey, SigningIdentity, SystemEntropy,
+    CodeIdentityDigest, Digest, Isolation, ModelName, ModelRef, ModelTarget, ModelVersion,
+    PrincipalId, Refusal, RefusalCode, SecretKey, SigningIdentity, SystemEntropy,
 };
 
 pub(crate) const START: u64 = 1_800_000_000;
@@ -227,6 +227,7 @@ pub(crate) fn put_model(n: u32) -> (Action, Option<SecretKey>) {
         version: version(n),
         key: key.digest(),
         manifest: Digest([2; 32]),
+        isolation: Isolation::default(),
     };
     (action, Some(key))
 }
@@ -250,6 +251,7 @@ pub(crate) fn put_key(epoch: u32, earlier_end: Option<u64>) -> (Action, Option<S
         epoch,
         key: key.digest(),
         codes: vec![code(CODE)],
+        isolation: Isolation::default(),
         earlier_end,
     };
     (action, Some(key))

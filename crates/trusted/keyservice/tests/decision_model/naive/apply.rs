@@ -1,7 +1,9 @@
 //! What commands do to the naive model's facts.
 
 use sesemi_protocol::command::{Action, Command, KeyScope, Role};
-use sesemi_protocol::{AliasName, CodeIdentityDigest, Digest, ModelId, ModelName, PrincipalId};
+use sesemi_protocol::{
+    AliasName, CodeIdentityDigest, Digest, Isolation, ModelId, ModelName, PrincipalId,
+};
 
 use super::{GrantFact, KeyFact, Naive, VersionFact};
 
@@ -21,11 +23,13 @@ impl Naive {
                 version,
                 key,
                 manifest,
+                isolation,
             } => self.versions.push(VersionFact {
                 model: own(&name),
                 number: version,
                 key,
                 manifest,
+                isolation,
                 retired: false,
             }),
             Action::RetireModel { name, version } => {
@@ -87,8 +91,12 @@ impl Naive {
                 epoch,
                 key,
                 codes,
+                isolation,
                 earlier_end,
-            } => self.put_key(*signer, scope, epoch, key, codes, earlier_end, now),
+            } => {
+                let approved = (codes, isolation);
+                self.put_key(*signer, scope, epoch, key, approved, earlier_end, now);
+            }
             Action::EndRequestKey { scope, epoch, at } => {
                 self.end_keys(signer, &scope, epoch..=epoch, at.max(now));
             }
@@ -121,7 +129,7 @@ impl Naive {
         scope: KeyScope,
         epoch: u32,
         key: Digest,
-        codes: Vec<CodeIdentityDigest>,
+        (codes, isolation): (Vec<CodeIdentityDigest>, Isolation),
         earlier_end: Option<u64>,
         now: u64,
     ) {
@@ -133,13 +141,14 @@ impl Naive {
             .iter_mut()
             .find(|fact| fact.user == user && fact.scope == scope && fact.epoch == epoch);
         match known {
-            Some(known) => known.codes = codes,
+            Some(known) => (known.codes, known.isolation) = (codes, isolation),
             None => self.keys.push(KeyFact {
                 user,
                 scope,
                 epoch,
                 key,
                 codes,
+                isolation,
                 ends: None,
             }),
         }

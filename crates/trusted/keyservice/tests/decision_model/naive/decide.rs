@@ -3,7 +3,9 @@
 use sesemi_keyservice::decision::Ask;
 use sesemi_protocol::command::{GrantedVersions, KeyScope, Subject};
 use sesemi_protocol::release::{NamedScope, RequestKeyName};
-use sesemi_protocol::{ModelId, ModelTarget, ModelVersion, RefusalCode, VersionSelector};
+use sesemi_protocol::{
+    Isolation, IsolationLevel, ModelId, ModelTarget, ModelVersion, RefusalCode, VersionSelector,
+};
 
 use super::{GrantFact, KeyFact, Naive, VersionFact, need, not_over};
 use crate::world::{LEASE, Outcome, key_bytes};
@@ -86,6 +88,20 @@ impl Naive {
             request_key: key_bytes(&key.key),
             seconds: u64::from(lease).min(end - ask.now).try_into().unwrap(),
             until: (end < u64::MAX).then_some(end),
+            isolation: Isolation {
+                level: match [version.isolation.level, key.isolation.level] {
+                    [IsolationLevel::Sequential, _] | [_, IsolationLevel::Sequential] => {
+                        IsolationLevel::Sequential
+                    }
+                    [IsolationLevel::Shared, IsolationLevel::Shared] => IsolationLevel::Shared,
+                    _ => IsolationLevel::DedicatedUser,
+                },
+                quantum_ms: if version.isolation.quantum_ms < key.isolation.quantum_ms {
+                    key.isolation.quantum_ms
+                } else {
+                    version.isolation.quantum_ms
+                },
+            },
         };
         let ids = allowing().filter(|grant| lasts(grant) == longest);
         Ok((outcome, ids.map(|grant| grant.id).collect()))

@@ -4,7 +4,7 @@
 use sesemi_keyservice::state::check::Objection;
 use sesemi_protocol::command::{Action, Command, Delegation, GrantedVersions, KeyScope, Subject};
 use sesemi_protocol::{
-    AliasName, CodeIdentityDigest, Digest, GroupName, ModelId, ModelName, ModelVersion,
+    AliasName, CodeIdentityDigest, Digest, GroupName, Isolation, ModelId, ModelName, ModelVersion,
     PrincipalId, RefusalCode,
 };
 
@@ -21,6 +21,7 @@ struct VersionFact {
     number: ModelVersion,
     key: Digest,
     manifest: Digest,
+    isolation: Isolation,
     retired: bool,
 }
 
@@ -39,6 +40,7 @@ struct KeyFact {
     epoch: u32,
     key: Digest,
     codes: Vec<CodeIdentityDigest>,
+    isolation: Isolation,
     ends: Option<u64>,
 }
 
