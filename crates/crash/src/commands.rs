@@ -2,8 +2,8 @@
 
 use sesemi_protocol::command::{Action, Delegation, GrantedVersions, KeyScope, Role, Subject};
 use sesemi_protocol::{
-    AliasName, CodeIdentityDigest, Digest, GroupName, ModelId, ModelName, ModelVersion,
-    PrincipalId, SecretKey, cbor,
+    AliasName, CodeIdentityDigest, Digest, GroupName, Isolation, IsolationLevel, ModelId,
+    ModelName, ModelVersion, PrincipalId, SecretKey, cbor,
 };
 
 use crate::client::Client;
@@ -160,6 +160,7 @@ impl Scene<'_> {
             version,
             key: key.digest(),
             manifest: Digest::of(&self.random.number().to_be_bytes()),
+            isolation: self.isolation(),
         };
         Ok((action, Some(key)))
     }
@@ -316,6 +317,16 @@ impl Scene<'_> {
         newest.map(|((.., epoch), key)| (*epoch, key.live))
     }
 
+    fn isolation(&mut self) -> Isolation {
+        let level = match self.random.below(3) {
+            0 => IsolationLevel::Shared,
+            1 => IsolationLevel::DedicatedUser,
+            _ => IsolationLevel::Sequential,
+        };
+        let quantum_ms = if self.random.chance(30) { 250 } else { 0 };
+        Isolation { level, quantum_ms }
+    }
+
     fn put_request_key(&mut self) -> Result<Order, CrashError> {
         let scope = self.scope();
         let epoch = match self.newest(&scope) {
@@ -335,6 +346,7 @@ impl Scene<'_> {
             epoch,
             key: key.digest(),
             codes: self.codes(),
+            isolation: self.isolation(),
             earlier_end,
         };
         Ok((action, Some(key)))

@@ -4,16 +4,19 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use sesemi_protocol::command::{Action, Delegation, GrantedVersions, KeyScope, Role, Subject};
-use sesemi_protocol::query::{AliasView, GrantView, ModelView, PersonView, RequestKeyView};
+use sesemi_protocol::query::{
+    AliasView, GrantView, ModelView, PersonView, RequestKeyView, VersionView,
+};
 use sesemi_protocol::{
-    AliasName, CodeIdentityDigest, Digest, GroupName, ModelId, ModelName, ModelVersion, PrincipalId,
+    AliasName, CodeIdentityDigest, Digest, GroupName, Isolation, ModelId, ModelName, ModelVersion,
+    PrincipalId,
 };
 
-/// A model's versions (those that were retired are `false`), aliases and lease.
+/// A model's versions, aliases and lease.
 #[derive(Debug, Clone, Default)]
 pub struct Model {
-    /// Versions.
-    pub versions: BTreeMap<ModelVersion, bool>,
+    /// Versions with what their owner asked for; `None` for those that were retired.
+    pub versions: BTreeMap<ModelVersion, Option<Isolation>>,
     /// Aliases.
     pub aliases: BTreeMap<AliasName, ModelVersion>,
     lease_seconds: Option<u32>,
@@ -24,10 +27,14 @@ pub struct Model {
 pub struct Key {
     digest: Digest,
     codes: Vec<CodeIdentityDigest>,
+    isolation: Isolation,
     ends: Option<u64>,
     /// Whether it is still kept.
     pub live: bool,
 }
+
+/// What comes with a request key: its digest, the approved code, the isolation, and when earlier ones end.
+type Deposit = (Digest, Vec<CodeIdentityDigest>, Isolation, Option<u64>);
 
 impl Key {
     fn end(&mut self, end: u64, now: u64) {
@@ -63,12 +70,18 @@ impl Expected {
             Action::Register { .. } => {
                 self.registered.insert(signer);
             }
-            Action::PutModel { name, version, .. } => {
-                self.model(signer, name).versions.insert(version, true);
+            Action::PutModel {
+                name,
+                version,
+                isolation,
+                ..
+            } => {
+                let versions = &mut self.model(signer, name).versions;
+                versions.insert(version, Some(isolation));
             }
             Action::RetireModel { name, version } => {
                 let model = self.model(signer, name);
-                model.versions.insert(version, false);
+                model.versions.insert(version, None);
                 model.aliases.retain(|_, target| *target != version);
             }
             Action::SetAlias {
@@ -126,8 +139,12 @@ impl Expected {
                 epoch,
                 key,
                 codes,
+                isolation,
                 earlier_end,
-            } => self.put_key(signer, scope, epoch, (key, codes, earlier_end), at),
+            } => {
+                let deposit = (key, codes, isolation, earlier_end);
+                self.put_key(signer, scope, epoch, deposit, at);
+            }
             Action::EndRequestKey {
                 scope,
                 epoch,
@@ -154,7 +171,7 @@ impl Expected {
         user: PrincipalId,
         scope: KeyScope,
         epoch: u32,
-        (digest, codes, earlier_end): (Digest, Vec<CodeIdentityDigest>, Option<u64>),
+        (digest, codes, isolation, earlier_end): Deposit,
         now: u64,
     ) {
         if let Some(end) = earlier_end {
@@ -167,6 +184,7 @@ impl Expected {
         let key = Key {
             digest,
             codes,
+            isolation,
             ends: known.and_then(|known| known.ends),
             live: true,
         };
@@ -182,8 +200,12 @@ impl Expected {
             versions: model
                 .versions
                 .iter()
-                .filter(|(_, kept)| **kept)
-                .map(|(version, _)| *version)
+                .filter_map(|(version, kept)| {
+                    Some(VersionView {
+                        version: *version,
+                        isolation: (*kept)?,
+                    })
+                })
                 .collect(),
             aliases: model
                 .aliases
@@ -255,6 +277,7 @@ impl Expected {
             key: key.digest,
             codes: key.codes.clone(),
             ends: key.ends,
+            isolation: key.isolation,
         })
         .collect()
     }
@@ -274,7 +297,7 @@ impl Expected {
         };
         match versions {
             GrantedVersions::All => true,
-            GrantedVersions::Exact(version) => model.versions.get(version) == Some(&true),
+            GrantedVersions::Exact(version) => matches!(model.versions.get(version), Some(Some(_))),
             GrantedVersions::Alias(alias) => model.aliases.contains_key(alias),
         }
     }

@@ -14,8 +14,8 @@ use sesemi_protocol::receipt::Point;
 use sesemi_protocol::release::{ReleaseOutcome, ReleaseRequest, RequestKeyName};
 use sesemi_protocol::wire::{Call, CallBody, Reply, ReplyBody};
 use sesemi_protocol::{
-    CodeIdentityDigest, Digest, ModelName, ModelRef, ModelVersion, RefusalCode, SecretKey,
-    SigningIdentity, SystemEntropy,
+    CodeIdentityDigest, Digest, Isolation, ModelName, ModelRef, ModelVersion, RefusalCode,
+    SecretKey, SigningIdentity, SystemEntropy,
 };
 use tokio::process::Command;
 
@@ -146,6 +146,7 @@ impl Scene {
             version: ModelVersion::new(1)?,
             key: key.digest(),
             manifest: Digest([1; 32]),
+            isolation: Isolation::default(),
         };
         order(&mut self.owner, &self.book, put, Some(key)).await?;
         let grant = self.grant();
@@ -156,6 +157,7 @@ impl Scene {
             epoch: 1,
             key: key.digest(),
             codes: vec![self.code],
+            isolation: Isolation::default(),
             earlier_end: None,
         };
         order(&mut self.user, &self.book, put, Some(key)).await?;

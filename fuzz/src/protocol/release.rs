@@ -8,7 +8,7 @@ use sesemi_protocol::query::QueryAnswer;
 use sesemi_protocol::release::{Lease, ReleaseOutcome, ReleaseRequest, RequestKeyName};
 use sesemi_protocol::share::{Scheme, Share};
 use sesemi_protocol::wire::{Call, CallBody, Reply, ReplyBody};
-use sesemi_protocol::{Digest, Refusal, RefusalCode};
+use sesemi_protocol::{Digest, Isolation, IsolationLevel, Refusal, RefusalCode};
 
 use super::wire::exact;
 use crate::samples::{self, key, model, point, state, targets};
@@ -57,6 +57,11 @@ fn answered(outcome: &ReleaseOutcome) {
             Duration::from_secs(u64::from(lease.seconds))
         );
         hides(lease, 2);
+        assert!(lease.isolation.quantum_ms <= 60_000);
+        assert_eq!(
+            lease.isolation.stricter(Isolation::default()),
+            lease.isolation
+        );
     }
     let busy = || ReleaseOutcome::Refused(RefusalCode::Busy.into());
     let body = ReplyBody::Released(vec![busy(), outcome.clone(), busy()]);
@@ -144,6 +149,7 @@ pub(crate) fn release_seeds() -> Vec<Vec<u8>> {
         request_key: key(6),
         seconds: 300,
         state: state(),
+        isolation: Isolation::new(IsolationLevel::Sequential, 250).unwrap(),
     };
     let refusal = Refusal::new(RefusalCode::NotGranted, "");
     let outcomes = vec![

@@ -55,7 +55,14 @@ fn in_bounds(action: &Action) {
             assert!(!note.contains(['\0', '\n', '\u{1b}', '\u{7f}', '\u{9b}']));
             ascending(codes);
         }
-        Action::PutRequestKey { codes, epoch, .. } => {
+        Action::PutModel { isolation, .. } => assert!(isolation.quantum_ms <= 60_000),
+        Action::PutRequestKey {
+            codes,
+            epoch,
+            isolation,
+            ..
+        } => {
+            assert!(isolation.quantum_ms <= 60_000);
             assert!((1..=64).contains(&codes.len()) && *epoch >= 1);
             ascending(codes);
         }

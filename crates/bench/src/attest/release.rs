@@ -5,7 +5,9 @@ use sesemi_protocol::command::{Action, GrantedVersions, KeyScope, Subject};
 use sesemi_protocol::receipt::Point;
 use sesemi_protocol::release::{ReleaseOutcome, ReleaseRequest, RequestKeyName};
 use sesemi_protocol::wire::{CallBody, ReplyBody};
-use sesemi_protocol::{Digest, ModelName, ModelRef, ModelVersion, SecretKey, SigningIdentity};
+use sesemi_protocol::{
+    Digest, Isolation, ModelName, ModelRef, ModelVersion, SecretKey, SigningIdentity,
+};
 use tempfile::TempDir;
 
 use crate::enclave::Lab;
@@ -103,6 +105,7 @@ async fn register(lab: &Lab, server: &Running) -> Result<ReleaseRequest, BenchEr
         version,
         key: model_key.digest(),
         manifest: Digest([0; 32]),
+        isolation: Isolation::default(),
     })?;
     order(&server.service, put, Some(model_key)).await?;
     let grant = owner.sign(Action::Grant {
@@ -120,6 +123,7 @@ async fn register(lab: &Lab, server: &Running) -> Result<ReleaseRequest, BenchEr
         epoch: 1,
         key: request_key.digest(),
         codes,
+        isolation: Isolation::default(),
         earlier_end: None,
     })?;
     order(&server.service, put, Some(request_key)).await?;

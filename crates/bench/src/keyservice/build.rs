@@ -14,8 +14,8 @@ use sesemi_protocol::audit::{Entry, Record};
 use sesemi_protocol::command::{Action, GrantedVersions, KeyScope, Subject};
 use sesemi_protocol::entropy::random;
 use sesemi_protocol::{
-    CodeIdentityDigest, Digest, ModelId, ModelName, ModelVersion, PrincipalId, SecretKey,
-    ServiceId, SigningIdentity, cbor,
+    CodeIdentityDigest, Digest, Isolation, ModelId, ModelName, ModelVersion, PrincipalId,
+    SecretKey, ServiceId, SigningIdentity, cbor,
 };
 use tempfile::TempDir;
 use zeroize::Zeroizing;
@@ -219,6 +219,7 @@ fn user_joins(
         epoch: 1,
         key: key.digest(),
         codes: codes.to_vec(),
+        isolation: Isolation::default(),
         earlier_end: None,
     };
     Ok(vec![registers, order(&mut principal, put, Some(key))?])
@@ -234,6 +235,7 @@ fn owner_joins(number: usize, service: ServiceId) -> Result<(Principal, Vec<Orde
             version: ModelVersion::new(1)?,
             key: key.digest(),
             manifest: Digest([0; 32]),
+            isolation: Isolation::default(),
         };
         orders.push(order(&mut principal, put, Some(key))?);
     }

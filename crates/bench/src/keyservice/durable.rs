@@ -15,7 +15,8 @@ use sesemi_attest::sealing::OVERHEAD;
 use sesemi_keyservice::metrics::Metrics;
 use sesemi_protocol::command::{Action, GrantedVersions, Subject};
 use sesemi_protocol::{
-    CodeIdentityDigest, Digest, ModelName, ModelVersion, PrincipalId, SecretKey, SigningIdentity,
+    CodeIdentityDigest, Digest, Isolation, ModelName, ModelVersion, PrincipalId, SecretKey,
+    SigningIdentity,
 };
 
 use super::{Samples, p50_p99};
@@ -126,6 +127,7 @@ impl Owners {
                     version: ModelVersion::new(1)?,
                     key: key.digest(),
                     manifest: Digest([0; 32]),
+                    isolation: Isolation::default(),
                 })?;
                 order(&running.service, put, Some(key)).await?;
             }

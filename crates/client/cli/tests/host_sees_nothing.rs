@@ -21,7 +21,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 
 use base64::Engine as _;
-use sesemi::{Client, Grant, Identity, ModelRef, Tensor};
+use sesemi::{Client, Grant, Identity, IsolationChange, ModelRef, Tensor};
 use sesemi_cli::demo::{data, trust};
 use sesemi_cli::stack::{Facts, Stack};
 use sesemi_protocol::envelope::parse_request;
@@ -238,7 +238,10 @@ async fn no_plaintext_key_or_tensor_name_is_in_anything_that_the_host_had() {
         .await
         .unwrap();
     let scope = scope(&model);
-    user.client.deposit_key(&scope, [code]).await.unwrap();
+    user.client
+        .deposit_key(&scope, [code], IsolationChange::default())
+        .await
+        .unwrap();
 
     let rows = rows();
     let mut outputs = Vec::new();

@@ -14,7 +14,8 @@ mod support;
 use std::path::Path;
 
 use sesemi::{
-    Client, Error, FormContent, Grant, Manifest, ModelFormat, ModelRef, RefusalCode, object_path,
+    Client, Error, FormContent, Grant, Isolation, IsolationChange, Manifest, ModelFormat, ModelRef,
+    RefusalCode, object_path,
 };
 use sesemi_cli::demo::data;
 use sesemi_cli::stack::Facts;
@@ -28,7 +29,14 @@ async fn push_bytes(facts: &Facts, owner: &mut Client, model: &[u8]) -> Result<M
     } = data::manifest();
     let manifest = Manifest::describing(inputs, outputs, &forms);
     owner
-        .push_model(&store(facts), "breast-cancer", 1, &manifest, &forms)
+        .push_model(
+            &store(facts),
+            "breast-cancer",
+            1,
+            &manifest,
+            &forms,
+            Isolation::default(),
+        )
         .await
 }
 
@@ -53,7 +61,9 @@ async fn an_interrupted_push_is_completed_by_the_same_model_and_by_no_other() {
     let code = semirt(facts);
     let grant = Grant::of(&model, user.id(), code);
     owner.grant(grant).await.unwrap();
-    user.deposit_key(&scope(&model), [code]).await.unwrap();
+    user.deposit_key(&scope(&model), [code], IsolationChange::default())
+        .await
+        .unwrap();
 
     // As it is after an interruption: registered, but not in its place.
     let place = facts.store.join(object_path(&model));

@@ -15,7 +15,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
-use sesemi::{Client, Error, Grant, ModelRef, RefusalCode, Tensor};
+use sesemi::{Client, Error, Grant, IsolationChange, ModelRef, RefusalCode, Tensor};
 use support::{input, join, push, rows, scope, semirt, start};
 use tokio::time::Instant;
 
@@ -65,7 +65,9 @@ async fn before_a_revocation_no_request_fails_and_after_the_lease_none_is_served
         .grant(Grant::of(&model, user.id(), code))
         .await
         .unwrap();
-    user.deposit_key(&scope(&model), [code]).await.unwrap();
+    user.deposit_key(&scope(&model), [code], IsolationChange::default())
+        .await
+        .unwrap();
     let load = Arc::new(Load {
         client: user,
         gateway: stack.facts.gateway.clone(),

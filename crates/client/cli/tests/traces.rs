@@ -16,7 +16,7 @@ use std::net::TcpStream;
 use std::path::Path;
 
 use serde_json::Value as Json;
-use sesemi::Grant;
+use sesemi::{Grant, IsolationChange};
 use sesemi_cli::stack::Stack;
 use support::{input, join, push, rows, scope, semirt, start};
 
@@ -116,7 +116,9 @@ async fn a_request_is_one_tree_from_the_caller_to_the_steps_in_the_enclave() {
         .grant(Grant::of(&model, user.id(), code))
         .await
         .unwrap();
-    user.deposit_key(&scope(&model), [code]).await.unwrap();
+    user.deposit_key(&scope(&model), [code], IsolationChange::default())
+        .await
+        .unwrap();
     let row = [input(&rows()[0])];
     // The gateway knows a model by this name, and sends it where it is loaded.
     let name = model.to_string();

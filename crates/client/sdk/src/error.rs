@@ -8,7 +8,7 @@ use sesemi_protocol::package::PackageError;
 use sesemi_protocol::receipt::{Point, SignedError};
 use sesemi_protocol::tensor::TensorError;
 use sesemi_protocol::wire::LockedStatus;
-use sesemi_protocol::{Digest, EntropyError, ModelRef, Refusal, ServiceId};
+use sesemi_protocol::{Digest, EntropyError, Isolation, ModelRef, Refusal, ServiceId};
 
 /// Why a client did not get what it asked for.
 #[derive(Debug, thiserror::Error)]
@@ -82,6 +82,16 @@ pub enum Error {
         "{0} was registered with other content (by a push that was interrupted before the package was in its place?), and a version never changes: push this as the next version, or push what was registered"
     )]
     OtherContent(Box<ModelRef>),
+    /// A version was registered, but its package is not in the object store, and what is asked for now is another isolation.
+    #[error(
+        "{model} was registered with isolation '{registered}' (by a push that was interrupted before the package was in its place?), and a version never changes: push this as the next version, or ask for what was registered"
+    )]
+    OtherIsolation {
+        /// The version.
+        model: Box<ModelRef>,
+        /// What it was registered with.
+        registered: Isolation,
+    },
     /// A model package cannot be made.
     #[error("the model package cannot be made")]
     Package(#[from] PackageError),

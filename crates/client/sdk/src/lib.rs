@@ -6,17 +6,17 @@
 //! ```no_run
 //! # async fn example(trust: sesemi::Trust, store: std::sync::Arc<dyn sesemi::ObjectStore>, onnx: &[u8],
 //! #   inputs: Vec<sesemi::TensorSpec>, outputs: Vec<sesemi::TensorSpec>, user: sesemi::PrincipalId, semirt: sesemi::CodeIdentityDigest, row: [f32; 30]) -> Result<(), sesemi::Error> {
-//! use sesemi::{Client, FormContent, Grant, Identity, KeyScope, Manifest, ModelFormat, Tensor};
+//! use sesemi::{Client, FormContent, Grant, Identity, Isolation, IsolationChange, KeyScope, Manifest, ModelFormat, Tensor};
 //! // The model owner:
 //! let mut owner = Client::connect(Identity::generate()?, "127.0.0.1:7400".parse()?, trust.clone()).await?;
 //! let parts = [onnx];
 //! let forms = [FormContent::portable(ModelFormat::Onnx, &parts)];
 //! let manifest = Manifest::describing(inputs, outputs, &forms);
-//! let model = owner.push_model(&store, "breast-cancer", 1, &manifest, &forms).await?;
+//! let model = owner.push_model(&store, "breast-cancer", 1, &manifest, &forms, Isolation::default()).await?;
 //! owner.grant(Grant::of(&model, user, semirt)).await?;
 //! // The model user:
 //! let mut user = Client::connect(Identity::generate()?, "127.0.0.1:7400".parse()?, trust).await?;
-//! user.deposit_key(&KeyScope::Model(model.model.clone()), [semirt]).await?;
+//! user.deposit_key(&KeyScope::Model(model.model.clone()), [semirt], IsolationChange::default()).await?;
 //! let input = Tensor::fp32("features", &[1, 30], &row)?;
 //! let outputs = user.infer("http://127.0.0.1:7402", model, &[input]).await?.outputs;
 //! # Ok(()) }
@@ -29,6 +29,7 @@ mod client;
 mod error;
 mod gateway;
 mod identity;
+mod isolation;
 pub mod measure;
 
 pub use client::{
@@ -38,6 +39,7 @@ pub use client::{
 pub use error::Error;
 pub use gateway::Gateway;
 pub use identity::{Identity, IdentityFileError};
+pub use isolation::IsolationChange;
 
 pub use object_store::ObjectStore;
 pub use sesemi_attest::code_identity::{
@@ -54,7 +56,7 @@ pub use sesemi_protocol::package::{
 };
 pub use sesemi_protocol::query::{
     AliasView, Explanation, Finding, GrantVerdict, GrantView, KeyVerdict, ModelView, PersonView,
-    RequestKeyView,
+    RequestKeyView, VersionView,
 };
 pub use sesemi_protocol::receipt::{Point, StatePoint};
 pub use sesemi_protocol::release::RequestKeyName;
@@ -62,6 +64,7 @@ pub use sesemi_protocol::share::Share;
 pub use sesemi_protocol::tensor::{DataType, Tensor};
 pub use sesemi_protocol::wire::{LockedStatus, ServiceStatus, UpgradeStatus};
 pub use sesemi_protocol::{
-    AliasName, CodeIdentityDigest, Digest, GroupName, ModelId, ModelName, ModelRef, ModelTarget,
-    ModelVersion, PrincipalId, PublicIdentity, Refusal, RefusalCode, ServiceId, VersionSelector,
+    AliasName, CodeIdentityDigest, Digest, GroupName, Isolation, IsolationLevel, ModelId,
+    ModelName, ModelRef, ModelTarget, ModelVersion, PrincipalId, PublicIdentity, Refusal,
+    RefusalCode, ServiceId, VersionSelector,
 };

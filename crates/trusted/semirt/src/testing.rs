@@ -9,8 +9,8 @@ use sesemi_protocol::id::{AliasName, ModelTarget, VersionSelector};
 use sesemi_protocol::receipt::{Point, StatePoint};
 use sesemi_protocol::release::{Lease, ReleaseOutcome, ReleaseRequest};
 use sesemi_protocol::{
-    Digest, ModelName, ModelRef, ModelVersion, PrincipalId, Refusal, RefusalCode, SecretKey,
-    ServiceId,
+    Digest, Isolation, ModelName, ModelRef, ModelVersion, PrincipalId, Refusal, RefusalCode,
+    SecretKey, ServiceId,
 };
 use tokio::time::Instant;
 
@@ -149,6 +149,7 @@ impl State {
                 service: SERVICE,
                 point: self.end(),
             },
+            isolation: Isolation::default(),
         })
     }
 }

@@ -2,7 +2,7 @@
 
 use clap::{ArgGroup, Args, Subcommand};
 
-use super::Who;
+use super::{IsolationArgs, Who};
 use crate::times::moment;
 
 /// Which models' requests a key seals.
@@ -22,7 +22,8 @@ pub enum KeyCommand {
     /// Deposit your request key, for enclaves that run certain code. Again, with other code, sets the approved code anew.
     #[command(after_help = "Examples:\n  \
         sesemi key deposit OWNER/breast-cancer --identity user.identity\n  \
-        sesemi key deposit --all-models --code OLD --code NEW --identity user.identity")]
+        sesemi key deposit --all-models --code OLD --code NEW --identity user.identity\n  \
+        sesemi key deposit OWNER/scans --isolation dedicated-user --identity user.identity")]
     Deposit {
         /// Which models.
         #[command(flatten)]
@@ -34,6 +35,9 @@ pub enum KeyCommand {
         /// Number of the key [default: that of your newest of this scope, or 1]. Needed after every key of a scope has ended.
         #[arg(long, value_name = "NUMBER")]
         epoch: Option<u32>,
+        /// How far requests that this key seals are kept apart [default: as with the newest key of this scope, or shared].
+        #[command(flatten)]
+        isolation: IsolationArgs,
         /// Who deposits, and where.
         #[command(flatten)]
         who: Who,
@@ -51,6 +55,9 @@ pub enum KeyCommand {
         /// Code that may open your requests; may be given several times [default: the code that is approved now].
         #[arg(long, value_name = "DIGEST")]
         code: Vec<String>,
+        /// How far requests that the new key seals are kept apart [default: as with the key before it].
+        #[command(flatten)]
+        isolation: IsolationArgs,
         /// Who, and where.
         #[command(flatten)]
         who: Who,

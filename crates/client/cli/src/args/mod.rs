@@ -2,6 +2,7 @@
 
 mod access;
 mod audit;
+mod isolation;
 mod key;
 mod keyservice;
 mod local;
@@ -13,6 +14,7 @@ use clap::{Args, Parser, Subcommand};
 
 pub use access::{AccessCommand, DelegateCommand, ExplainArgs, GrantArgs, GroupCommand, RoleArg};
 pub use audit::{AuditCommand, AuditVerifyArgs};
+pub use isolation::{IsolationArgs, LevelArg};
 pub use key::{KeyCommand, ScopeArgs};
 pub use keyservice::KeyserviceCommand;
 pub use local::{DemoArgs, DoctorArgs, MeasureArgs, Simulated, UpArgs};

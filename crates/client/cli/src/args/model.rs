@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
 
-use super::Who;
+use super::{IsolationArgs, Who};
 
 /// What can be done with models.
 #[derive(Debug, Subcommand)]
@@ -12,7 +12,10 @@ pub enum ModelCommand {
     /// Encrypt an ONNX model, upload it, and register its key.
     #[command(
         after_help = "Example:\n  sesemi model push models/breast-cancer/breast-cancer.onnx \\\n    \
-        --name breast-cancer --model-version 1 --identity owner.identity"
+        --name breast-cancer --model-version 1 --identity owner.identity\n\n\
+        One request at a time, nothing kept between two, answers every 50 ms:\n  \
+        sesemi model push model.onnx --name scans --isolation sequential --response-quantum-ms 50 \\\n    \
+        --identity owner.identity"
     )]
     Push(PushArgs),
     /// Withdraw a version for good: its key is forgotten, its number is never used again.
@@ -66,7 +69,7 @@ pub enum ModelCommand {
         #[command(flatten)]
         who: Who,
     },
-    /// List models with their versions and aliases.
+    /// List models with their versions, isolation and aliases.
     #[command(after_help = "Example:\n  sesemi model list --identity owner.identity")]
     List {
         /// Whose [default: your own].
@@ -89,6 +92,9 @@ pub struct PushArgs {
     /// The version, from 1. A version never changes; push the next one instead.
     #[arg(long, default_value_t = 1)]
     pub model_version: u32,
+    /// How far requests for this version are kept apart, at least [default: shared, no quantum]. It never changes either.
+    #[command(flatten)]
+    pub isolation: IsolationArgs,
     /// Who pushes, and where.
     #[command(flatten)]
     pub who: Who,

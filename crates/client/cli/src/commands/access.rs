@@ -5,7 +5,7 @@ use sesemi::{
     ModelTarget, RefusalCode, RequestKeyName, Subject, VersionSelector,
 };
 
-use super::actor::{joined, object};
+use super::actor::{isolation_json, joined, object};
 use crate::args::{AccessCommand, ExplainArgs, GrantArgs, Who};
 use crate::error::{CliError, During as _};
 use crate::table::table;
@@ -206,6 +206,7 @@ async fn explain(args: ExplainArgs) -> Result<(), CliError> {
         "allowed": explanation.allowed.as_ref().map(ToString::to_string),
         "refused": explanation.refused.map(|code| code.as_str()),
         "seconds": explanation.seconds,
+        "isolation": explanation.isolation.map(isolation_json),
         "findings": findings.iter().map(|[what, is]| serde_json::json!({"what": what, "is": is})).collect::<Vec<_>>(),
     });
     let people = format!(
@@ -219,8 +220,9 @@ async fn explain(args: ExplainArgs) -> Result<(), CliError> {
 fn verdict(model: &ModelTarget, explanation: &Explanation) -> String {
     match (&explanation.allowed, explanation.refused) {
         (Some(version), _) => format!(
-            "allowed: {version}, keys for {} s at a time",
-            explanation.seconds
+            "allowed: {version}, keys for {} s at a time, isolation: {}",
+            explanation.seconds,
+            explanation.isolation.unwrap_or_default()
         ),
         (None, Some(code)) => format!("refused: {model}: {} ({code})", code.sentence()),
         (None, None) => format!("refused: {model}"),
@@ -382,6 +384,7 @@ mod tests {
             refused: Some(refused),
             seconds: 0,
             findings,
+            isolation: None,
         };
         let grants = explanation(RefusalCode::NotGranted, vec![Finding::User(true)]);
         assert!(missing(&grants).unwrap()[1].contains("access grant"));

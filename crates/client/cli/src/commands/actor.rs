@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use anstream::println;
-use sesemi::{Client, CodeIdentityDigest, ModelId, PrincipalId};
+use sesemi::{Client, CodeIdentityDigest, Isolation, ModelId, PrincipalId};
 
 use crate::args::Who;
 use crate::connection::Connection;
@@ -110,6 +110,14 @@ pub(super) fn object<const N: usize>(
         .into_iter()
         .map(|(name, value)| (name.to_owned(), value))
         .collect()
+}
+
+/// Isolation for programs, under the names that the options have.
+pub(super) fn isolation_json(isolation: Isolation) -> serde_json::Value {
+    serde_json::json!({
+        "level": isolation.level.as_str(),
+        "response_quantum_ms": isolation.quantum_ms,
+    })
 }
 
 /// Texts of ids, with commas between.

@@ -1,8 +1,8 @@
 //! `sesemi key`.
 
-use sesemi::{KeyScope, ModelId, RefusalCode, RequestKeyView};
+use sesemi::{IsolationChange, KeyScope, ModelId, RefusalCode, RequestKeyView};
 
-use super::actor::{joined, object};
+use super::actor::{isolation_json, joined, object};
 use crate::args::{KeyCommand, ScopeArgs, Who};
 use crate::error::{CliError, During as _};
 use crate::table::table;
@@ -18,14 +18,16 @@ pub async fn key(command: KeyCommand) -> Result<(), CliError> {
             scope,
             code,
             epoch,
+            isolation,
             who,
-        } => deposit(&scope, &code, epoch, who).await,
+        } => deposit(&scope, &code, epoch, isolation.change(), who).await,
         KeyCommand::Rotate {
             scope,
             until,
             code,
+            isolation,
             who,
-        } => rotate(&scope, until, &code, who).await,
+        } => rotate(&scope, until, &code, isolation.change(), who).await,
         KeyCommand::End {
             scope,
             epoch,
@@ -62,6 +64,7 @@ async fn deposit(
     scope: &ScopeArgs,
     code: &[String],
     epoch: Option<u32>,
+    isolation: IsolationChange,
     who: Who,
 ) -> Result<(), CliError> {
     let scope = scope.scope()?;
@@ -69,10 +72,13 @@ async fn deposit(
     let codes = actor.codes(code)?;
     let client = &mut actor.client;
     let deposited = match epoch {
-        None => client.deposit_key(&scope, codes.iter().copied()).await,
+        None => {
+            let codes = codes.iter().copied();
+            client.deposit_key(&scope, codes, isolation).await
+        }
         Some(epoch) => {
-            let put = client.put_request_key(&scope, epoch, codes.clone(), None);
-            put.await.map(|_| epoch)
+            let put = client.deposit_key_as(&scope, epoch, codes.clone(), isolation);
+            put.await.map(|()| epoch)
         }
     };
     let epoch = match deposited {
@@ -92,7 +98,13 @@ async fn deposit(
     actor.done(&people, object([("epoch", epoch.into())]))
 }
 
-async fn rotate(scope: &ScopeArgs, until: u64, code: &[String], who: Who) -> Result<(), CliError> {
+async fn rotate(
+    scope: &ScopeArgs,
+    until: u64,
+    code: &[String],
+    isolation: IsolationChange,
+    who: Who,
+) -> Result<(), CliError> {
     let scope = scope.scope()?;
     let mut actor = who.connect().await?;
     let codes = match code {
@@ -101,7 +113,7 @@ async fn rotate(scope: &ScopeArgs, until: u64, code: &[String], who: Who) -> Res
     };
     let epoch = actor
         .client
-        .rotate_key(&scope, codes, until)
+        .rotate_key(&scope, codes, isolation, until)
         .await
         .during("rotate the request key")?;
     let people = format!(
@@ -141,13 +153,14 @@ async fn list(who: Who) -> Result<(), CliError> {
         .request_keys()
         .await
         .during("list the request keys")?;
-    let rows: Vec<[String; 4]> = keys
+    let rows: Vec<[String; 5]> = keys
         .iter()
         .map(|key: &RequestKeyView| {
             [
                 scope_text(&key.scope),
                 key.epoch.to_string(),
                 joined(&key.codes),
+                key.isolation.to_string(),
                 key.ends.map_or("-".into(), shown),
             ]
         })
@@ -161,10 +174,11 @@ async fn list(who: Who) -> Result<(), CliError> {
                 "epoch": key.epoch,
                 "key_sha256": key.key.to_string(),
                 "codes": codes,
+                "isolation": isolation_json(key.isolation),
                 "ends": key.ends.map(shown),
             })
         })
         .collect();
-    let people = table(["FOR", "EPOCH", "CODE", "UNTIL"], &rows);
+    let people = table(["FOR", "EPOCH", "CODE", "ISOLATION", "UNTIL"], &rows);
     actor.show(&value.into(), &people)
 }

@@ -4,11 +4,11 @@ use std::sync::Arc;
 
 use object_store::local::LocalFileSystem;
 use sesemi::{
-    FormContent, ModelFormat, ModelId, ModelRef, ModelTarget, ModelView, ObjectStore,
+    FormContent, Isolation, ModelFormat, ModelId, ModelRef, ModelTarget, ModelView, ObjectStore,
     VersionSelector,
 };
 
-use super::actor::{joined, object};
+use super::actor::{isolation_json, object};
 use crate::args::{ModelCommand, PushArgs, Who};
 use crate::error::{CliError, During as _, file};
 use crate::manifest::manifest_of_onnx;
@@ -50,6 +50,7 @@ async fn push(args: PushArgs) -> Result<(), CliError> {
     let parts = [bytes.as_slice()];
     let forms = [FormContent::portable(ModelFormat::Onnx, &parts)];
     let manifest = manifest_of_onnx(&bytes, &forms)?;
+    let isolation = args.isolation.change().over(Isolation::default());
     let mut actor = args.who.connect().await?;
     let store: Arc<dyn ObjectStore> = Arc::new(
         LocalFileSystem::new_with_prefix(actor.connection.store()?)
@@ -57,7 +58,14 @@ async fn push(args: PushArgs) -> Result<(), CliError> {
     );
     let model = actor
         .client
-        .push_model(&store, &args.name, args.model_version, &manifest, &forms)
+        .push_model(
+            &store,
+            &args.name,
+            args.model_version,
+            &manifest,
+            &forms,
+            isolation,
+        )
         .await
         .during("push the model")?;
     let described = |specs: &[sesemi::TensorSpec]| {
@@ -68,11 +76,15 @@ async fn push(args: PushArgs) -> Result<(), CliError> {
         all.join(", ")
     };
     let people = format!(
-        "{model}\n  inputs:  {}\n  outputs: {}",
+        "{model}\n  inputs:    {}\n  outputs:   {}\n  isolation: {isolation}",
         described(&manifest.inputs),
         described(&manifest.outputs)
     );
-    actor.show(&serde_json::json!({"model": model.to_string()}), &people)
+    let value = serde_json::json!({
+        "model": model.to_string(),
+        "isolation": isolation_json(isolation),
+    });
+    actor.show(&value, &people)
 }
 
 async fn retire(model: &str, who: Who) -> Result<(), CliError> {
@@ -155,13 +167,23 @@ async fn list(owner: Option<&str>, who: Who) -> Result<(), CliError> {
             .map(|alias| format!("{}={}", alias.alias, alias.version))
             .collect()
     };
+    // What is as by default is left unsaid: `1, 2 (sequential, every 50 ms)`.
+    let versions = |model: &ModelView| -> Vec<String> {
+        let versions = model.versions.iter();
+        versions
+            .map(|one| match one.isolation == Isolation::default() {
+                true => one.version.to_string(),
+                false => format!("{} ({})", one.version, one.isolation),
+            })
+            .collect()
+    };
     let id = |model: &ModelView| format!("{owner}/{}", model.name);
     let rows: Vec<[String; 4]> = models
         .iter()
         .map(|model| {
             [
                 id(model),
-                joined(&model.versions),
+                versions(model).join(", "),
                 aliases(model).join(", "),
                 model.lease_seconds.map_or("-".into(), |s| format!("{s} s")),
             ]
@@ -170,7 +192,16 @@ async fn list(owner: Option<&str>, who: Who) -> Result<(), CliError> {
     let value: Vec<serde_json::Value> = models
         .iter()
         .map(|model| {
-            let versions: Vec<u32> = model.versions.iter().map(|v| v.get()).collect();
+            let versions: Vec<serde_json::Value> = model
+                .versions
+                .iter()
+                .map(|one| {
+                    serde_json::json!({
+                        "version": one.version.get(),
+                        "isolation": isolation_json(one.isolation),
+                    })
+                })
+                .collect();
             let aliases: serde_json::Map<String, serde_json::Value> = model
                 .aliases
                 .iter()

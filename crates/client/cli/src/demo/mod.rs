@@ -15,8 +15,8 @@ use anstream::eprintln;
 use indicatif::ProgressBar;
 use object_store::local::LocalFileSystem;
 use sesemi::{
-    Client, CodeIdentityDigest, Error, Grant, Identity, Inference, KeyScope, ModelRef, ObjectStore,
-    Path as ServedBy, RefusalCode, Tensor, Trust,
+    Client, CodeIdentityDigest, Error, Grant, Identity, Inference, Isolation, KeyScope, ModelRef,
+    ObjectStore, Path as ServedBy, RefusalCode, Tensor, Trust,
 };
 use sesemi_process::trust::{TrustError, TrustSettings};
 
@@ -241,12 +241,13 @@ async fn prepare(facts: &Facts) -> Result<Cast, CliError> {
     let store: Arc<dyn ObjectStore> =
         Arc::new(LocalFileSystem::new_with_prefix(&facts.store).during("open the object store")?);
     let (manifest, forms) = (data::manifest(), data::forms());
+    let shared = Isolation::default();
     let model = owner
-        .push_model(&store, "breast-cancer", 1, &manifest, &forms)
+        .push_model(&store, "breast-cancer", 1, &manifest, &forms, shared)
         .await
         .during("push the model")?;
     let withheld = owner
-        .push_model(&store, "withheld", 1, &manifest, &forms)
+        .push_model(&store, "withheld", 1, &manifest, &forms, shared)
         .await
         .during("push the second model")?;
     for user in &mut users {
@@ -254,12 +255,20 @@ async fn prepare(facts: &Facts) -> Result<Cast, CliError> {
             .grant(Grant::of(&model, user.id(), semirt))
             .await
             .during("grant the model")?;
-        user.deposit_key(&KeyScope::Model(model.model.clone()), [semirt])
-            .await
-            .during("deposit a request key")?;
+        user.deposit_key(
+            &KeyScope::Model(model.model.clone()),
+            [semirt],
+            shared.into(),
+        )
+        .await
+        .during("deposit a request key")?;
     }
     users[1]
-        .deposit_key(&KeyScope::Model(withheld.model.clone()), [semirt])
+        .deposit_key(
+            &KeyScope::Model(withheld.model.clone()),
+            [semirt],
+            shared.into(),
+        )
         .await
         .during("deposit a request key")?;
     Ok(Cast {

@@ -15,7 +15,9 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use object_store::local::LocalFileSystem;
-use sesemi::{Client, CodeIdentityDigest, Identity, KeyScope, ModelRef, ObjectStore, Tensor};
+use sesemi::{
+    Client, CodeIdentityDigest, Identity, Isolation, KeyScope, ModelRef, ObjectStore, Tensor,
+};
 use sesemi_cli::demo::{data, trust};
 use sesemi_cli::stack::{Facts, Stack, StackOptions};
 use tempfile::TempDir;
@@ -59,7 +61,14 @@ pub fn store(facts: &Facts) -> Arc<dyn ObjectStore> {
 pub async fn push(facts: &Facts, owner: &mut Client) -> ModelRef {
     let (manifest, forms) = (data::manifest(), data::forms());
     owner
-        .push_model(&store(facts), "breast-cancer", 1, &manifest, &forms)
+        .push_model(
+            &store(facts),
+            "breast-cancer",
+            1,
+            &manifest,
+            &forms,
+            Isolation::default(),
+        )
         .await
         .unwrap()
 }

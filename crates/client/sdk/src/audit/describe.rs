@@ -122,12 +122,14 @@ fn action(action: &Action) -> (&'static str, Facts) {
             name,
             version,
             manifest,
+            isolation,
             ..
         } => (
             "put-model",
             vec![
                 ("model", format!("{name}@{version}")),
                 ("manifest", manifest.to_string()),
+                ("isolation", isolation.to_string()),
             ],
         ),
         Action::RetireModel { name, version } => {
@@ -242,6 +244,7 @@ fn request_key(action: &Action) -> (&'static str, Facts) {
             scope: of,
             epoch,
             codes,
+            isolation,
             earlier_end,
             ..
         } => {
@@ -249,6 +252,7 @@ fn request_key(action: &Action) -> (&'static str, Facts) {
                 ("scope", scope(of)),
                 ("epoch", epoch.to_string()),
                 ("codes", joined(codes)),
+                ("isolation", isolation.to_string()),
             ];
             facts.extend(seconds("earlier-end", *earlier_end));
             ("put-request-key", facts)

@@ -9,14 +9,17 @@ use sesemi_protocol::command::Action;
 use sesemi_protocol::entropy::random;
 use sesemi_protocol::package::{self, FormContent, Manifest};
 use sesemi_protocol::receipt::Point;
-use sesemi_protocol::{Digest, ModelName, ModelRef, ModelVersion, Refusal, RefusalCode, RequestId};
+use sesemi_protocol::{
+    Digest, Isolation, ModelName, ModelRef, ModelVersion, Refusal, RefusalCode, RequestId,
+};
 
 use super::Client;
 use crate::error::Error;
 
 impl Client {
     /// Encrypts the forms of a model under the manifest that describes them ([`Manifest::describing`]), uploads the package,
-    /// and registers its key and manifest as version `version` of `name`.
+    /// and registers its key and manifest as version `version` of `name`, and with them how far requests for it are kept apart, at
+    /// least: users may ask for more.
     ///
     /// The package is staged first and moved to its place once KeyService has accepted the version, so that a version that
     /// exists is never overwritten. A push that was interrupted between the two is completed by pushing the same again: the
@@ -24,8 +27,8 @@ impl Client {
     ///
     /// # Errors
     /// [`Error::Refused`] with [`RefusalCode::AlreadyExists`] if the version exists or was retired; [`Error::OtherContent`] if
-    /// it exists without its package, and these forms are not what was registered; [`Error::Package`] if manifest and forms
-    /// do not fit; [`Error::Store`].
+    /// it exists without its package, and these forms are not what was registered, and [`Error::OtherIsolation`] if this isolation is
+    /// not; [`Error::Signed`] if a quantum is out of bounds; [`Error::Package`] if manifest and forms do not fit; [`Error::Store`].
     pub async fn push_model(
         &mut self,
         store: &Arc<dyn ObjectStore>,
@@ -33,6 +36,7 @@ impl Client {
         version: u32,
         manifest: &Manifest,
         forms: &[FormContent<'_>],
+        isolation: Isolation,
     ) -> Result<ModelRef, Error> {
         let (name, version) = (ModelName::new(name)?, ModelVersion::new(version)?);
         let model = ModelRef::new(self.id(), name.clone(), version);
@@ -48,6 +52,7 @@ impl Client {
             version,
             key: key.digest(),
             manifest: digest,
+            isolation,
         };
         let registered = match self.submit(action, Some(key)).await {
             Err(Error::Refused(refusal)) if refusal.code == RefusalCode::AlreadyExists => {
@@ -56,7 +61,8 @@ impl Client {
                     Err(object_store::Error::NotFound { .. })
                 );
                 if missing {
-                    self.must_be_registered(&model, digest, refusal).await
+                    let registered = self.registered(&model, refusal).await;
+                    registered.and_then(|with| must_be(&model, with, (digest, isolation)))
                 } else {
                     Err(Error::Refused(refusal))
                 }
@@ -71,13 +77,12 @@ impl Client {
         Ok(model)
     }
 
-    /// Refuses to complete a push with anything but what was registered, which the log says.
-    async fn must_be_registered(
+    /// What a version was registered with, which the log says; the refusal if it is retired.
+    async fn registered(
         &mut self,
         model: &ModelRef,
-        manifest: Digest,
         refusal: Refusal,
-    ) -> Result<(), Error> {
+    ) -> Result<Registered, Error> {
         let mut registered = None;
         let mut walk = self.audit(self.id(), Point::START).await?;
         loop {
@@ -90,16 +95,29 @@ impl Client {
                 .filter_map(|entry| change(&entry.item, model));
             registered = changes.next_back().unwrap_or(registered);
         }
-        match registered {
-            Some(registered) if registered == manifest => Ok(()),
-            Some(_) => Err(Error::OtherContent(Box::new(model.clone()))),
-            None => Err(Error::Refused(refusal)),
-        }
+        registered.ok_or(Error::Refused(refusal))
     }
 }
 
-/// What an entry of the log makes of a version: registered with this manifest, or retired. `None` if it is about something else.
-fn change(item: &AuditItem, model: &ModelRef) -> Option<Option<Digest>> {
+/// The digest of a version's manifest, and its isolation.
+type Registered = (Digest, Isolation);
+
+/// Refuses to complete a push with anything but what was registered.
+fn must_be(model: &ModelRef, registered: Registered, pushed: Registered) -> Result<(), Error> {
+    if registered.0 != pushed.0 {
+        return Err(Error::OtherContent(Box::new(model.clone())));
+    }
+    if registered.1 != pushed.1 {
+        return Err(Error::OtherIsolation {
+            model: Box::new(model.clone()),
+            registered: registered.1,
+        });
+    }
+    Ok(())
+}
+
+/// What an entry of the log makes of a version: registered with these, or retired. `None` if it is about something else.
+fn change(item: &AuditItem, model: &ModelRef) -> Option<Option<Registered>> {
     let AuditItem::Shown(public) = item else {
         return None;
     };
@@ -112,8 +130,9 @@ fn change(item: &AuditItem, model: &ModelRef) -> Option<Option<Digest>> {
             name,
             version,
             manifest,
+            isolation,
             ..
-        } if is_it(&name, &version) => Some(Some(manifest)),
+        } if is_it(&name, &version) => Some(Some((manifest, isolation))),
         Action::RetireModel { name, version } if is_it(&name, &version) => Some(None),
         _ => None,
     }
@@ -123,7 +142,7 @@ fn change(item: &AuditItem, model: &ModelRef) -> Option<Option<Digest>> {
 mod tests {
     use sesemi_protocol::audit::{Entry, Record};
     use sesemi_protocol::command::Command;
-    use sesemi_protocol::{SecretKey, ServiceId, SigningIdentity, cbor};
+    use sesemi_protocol::{IsolationLevel, SecretKey, ServiceId, SigningIdentity, cbor};
 
     use super::*;
 
@@ -153,11 +172,12 @@ mod tests {
             version: ModelVersion::new(version).unwrap(),
             key: Digest([1; 32]),
             manifest: Digest([manifest; 32]),
+            isolation: IsolationLevel::Sequential.into(),
         }
     }
 
     #[test]
-    fn the_log_says_with_which_manifest_a_version_was_registered_and_that_it_was_retired() {
+    fn the_log_says_with_what_a_version_was_registered_and_that_it_was_retired() {
         let (owner, other) = (identity(1), identity(2));
         let name = ModelName::new("m").unwrap();
         let version = ModelVersion::new(2).unwrap();
@@ -165,7 +185,8 @@ mod tests {
         let of = |item: &AuditItem| change(item, &model);
 
         let registered = logged(&owner, put("m", 2, 9));
-        assert_eq!(of(&registered), Some(Some(Digest([9; 32]))));
+        let with = (Digest([9; 32]), Isolation::from(IsolationLevel::Sequential));
+        assert_eq!(of(&registered), Some(Some(with)));
         let retire = Action::RetireModel { name, version };
         assert_eq!(of(&logged(&owner, retire.clone())), Some(None));
 
@@ -175,5 +196,25 @@ mod tests {
         assert_eq!(of(&logged(&other, retire)), None);
         assert_eq!(of(&AuditItem::Hidden(registered.digest())), None);
         assert_eq!(of(&AuditItem::Shown(vec![0xff].into())), None);
+    }
+
+    #[test]
+    fn a_push_is_completed_by_the_content_and_the_isolation_that_were_registered_alone() {
+        let model = ModelRef::new(
+            identity(1).public().principal_id(),
+            ModelName::new("m").unwrap(),
+            ModelVersion::new(1).unwrap(),
+        );
+        let with = |manifest, level| (Digest([manifest; 32]), Isolation::from(level));
+        let registered = with(9, IsolationLevel::Shared);
+        assert!(must_be(&model, registered, registered).is_ok());
+        let other = must_be(&model, registered, with(8, IsolationLevel::Sequential));
+        assert!(matches!(other, Err(Error::OtherContent(_))));
+        // Who asks for more would otherwise believe that it has it.
+        let stricter = must_be(&model, registered, with(9, IsolationLevel::Sequential));
+        assert!(matches!(
+            stricter,
+            Err(Error::OtherIsolation { registered, .. }) if registered == Isolation::default()
+        ));
     }
 }

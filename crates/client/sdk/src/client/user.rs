@@ -12,11 +12,14 @@ use sesemi_protocol::query::{QueryAnswer, Question, RequestKeyView};
 use sesemi_protocol::receipt::Receipt;
 use sesemi_protocol::release::RequestKeyName;
 use sesemi_protocol::tensor::{Tensor, TensorView};
-use sesemi_protocol::{CodeIdentityDigest, ModelId, ModelTarget, RefusalCode, RequestId};
+use sesemi_protocol::{
+    CodeIdentityDigest, Isolation, ModelId, ModelTarget, RefusalCode, RequestId,
+};
 
 use super::owner::sorted;
 use super::{Client, now};
 use crate::error::Error;
+use crate::isolation::IsolationChange;
 
 /// Longest wait for an inference; a cold start is within it.
 const INFERENCE: Duration = Duration::from_secs(60);
@@ -34,7 +37,8 @@ pub struct Inference {
 
 impl Client {
     /// Deposits this user's request key of a scope, for enclaves that run one of `codes` and no other, and gives its epoch.
-    /// Doing it again, with the code of a new build for example, sets the approved code of the newest epoch anew.
+    /// Doing it again, with the code of a new build for example, sets the approved code of the newest epoch anew, and how far
+    /// its requests are kept apart as far as `isolation` says so.
     ///
     /// # Errors
     /// [`Error::Refused`]; with [`RefusalCode::AlreadyExists`] if every key of this scope has ended, which
@@ -43,16 +47,40 @@ impl Client {
         &mut self,
         scope: &KeyScope,
         codes: impl IntoIterator<Item = CodeIdentityDigest>,
+        isolation: IsolationChange,
     ) -> Result<u32, Error> {
         let listed = self.request_keys().await?;
-        let epoch = newest(&listed, scope).map_or(FIRST_EPOCH, |key| key.epoch);
+        let newest = newest(&listed, scope);
+        let epoch = newest.map_or(FIRST_EPOCH, |key| key.epoch);
+        let isolation = isolation.over(known_isolation(&listed, scope, epoch));
         let codes = codes.into_iter().collect();
-        self.put_request_key(scope, epoch, codes, None).await?;
+        self.put_request_key(scope, epoch, codes, isolation, None)
+            .await?;
         Ok(epoch)
     }
 
+    /// Like [`Client::deposit_key`], for the key of a certain epoch: the newest one's, or a higher one after all have ended.
+    /// What `isolation` leaves unsaid is as it is for this epoch, or else for the newest.
+    ///
+    /// # Errors
+    /// [`Error::Refused`]; with [`RefusalCode::AlreadyExists`] if this key has ended, or there is a newer one.
+    pub async fn deposit_key_as(
+        &mut self,
+        scope: &KeyScope,
+        epoch: u32,
+        codes: Vec<CodeIdentityDigest>,
+        isolation: IsolationChange,
+    ) -> Result<(), Error> {
+        let listed = self.request_keys().await?;
+        let isolation = isolation.over(known_isolation(&listed, scope, epoch));
+        self.put_request_key(scope, epoch, codes, isolation, None)
+            .await
+            .map(drop)
+    }
+
     /// Replaces the request key of a scope by the next epoch's, and gives that. Requests that are sealed with earlier ones are
-    /// accepted until `earlier_end`, in seconds since 1970. Without any `codes` the approved code stays as it is.
+    /// accepted until `earlier_end`, in seconds since 1970. Without any `codes` the approved code stays as it is,
+    /// and so does of the isolation what `isolation` leaves unsaid.
     ///
     /// # Errors
     /// [`Error::NoKey`] if there is no key to replace; [`Error::Refused`].
@@ -60,6 +88,7 @@ impl Client {
         &mut self,
         scope: &KeyScope,
         codes: Vec<CodeIdentityDigest>,
+        isolation: IsolationChange,
         earlier_end: u64,
     ) -> Result<u32, Error> {
         let listed = self.request_keys().await?;
@@ -70,7 +99,8 @@ impl Client {
         } else {
             codes
         };
-        self.put_request_key(scope, epoch, codes, Some(earlier_end))
+        let isolation = isolation.over(newest.isolation);
+        self.put_request_key(scope, epoch, codes, isolation, Some(earlier_end))
             .await?;
         Ok(epoch)
     }
@@ -84,6 +114,7 @@ impl Client {
         scope: &KeyScope,
         epoch: u32,
         codes: Vec<CodeIdentityDigest>,
+        isolation: Isolation,
         earlier_end: Option<u64>,
     ) -> Result<Receipt, Error> {
         let key = self.identity.request_key(scope, epoch)?;
@@ -92,6 +123,7 @@ impl Client {
             epoch,
             key: key.digest(),
             codes: sorted(codes),
+            isolation,
             earlier_end,
         };
         self.forget_keys();
@@ -258,6 +290,15 @@ fn newest<'a>(keys: &'a [RequestKeyView], scope: &KeyScope) -> Option<&'a Reques
     of_scope.max_by_key(|key| key.epoch)
 }
 
+/// What was asked for with the key of an epoch, or else with the newest of its scope; the default if there is none.
+fn known_isolation(keys: &[RequestKeyView], scope: &KeyScope, epoch: u32) -> Isolation {
+    let this = keys
+        .iter()
+        .find(|key| key.scope == *scope && key.epoch == epoch);
+    let known = this.or_else(|| newest(keys, scope));
+    known.map(|key| key.isolation).unwrap_or_default()
+}
+
 /// The newest key of the model that is accepted at `now`, or else the newest for all models.
 fn choose(keys: &[RequestKeyView], model: &ModelId, now: u64) -> Option<RequestKeyName> {
     let live: Vec<RequestKeyView> = keys
@@ -306,7 +347,31 @@ mod tests {
             key: sesemi_protocol::Digest([0; 32]),
             codes: vec![CodeIdentityDigest([2; 32])],
             ends,
+            isolation: Isolation::default(),
         }
+    }
+
+    #[test]
+    fn a_key_keeps_its_isolation_or_takes_the_newest_ones_of_its_scope() {
+        let of = |name| KeyScope::Model(model(name));
+        let isolated = |scope, epoch, quantum_ms| RequestKeyView {
+            isolation: Isolation {
+                quantum_ms,
+                ..Isolation::default()
+            },
+            ..key(scope, epoch, None)
+        };
+        let keys = [
+            isolated(of("a"), 1, 10),
+            isolated(of("a"), 2, 20),
+            isolated(KeyScope::AllModels, 3, 30),
+        ];
+        let known = |scope, epoch| known_isolation(&keys, &scope, epoch).quantum_ms;
+        assert_eq!(known(of("a"), 1), 10);
+        assert_eq!(known(of("a"), 2), 20);
+        assert_eq!(known(of("a"), 7), 20);
+        assert_eq!(known(KeyScope::AllModels, 1), 30);
+        assert_eq!(known(of("b"), 1), 0);
     }
 
     #[test]
