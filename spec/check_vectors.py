@@ -143,7 +143,7 @@ DATA_TYPE = lambda v: uint(32)(v) and v <= 12
 TENSOR_INFO = record({0: tstr(), 1: DATA_TYPE, 2: list_of(uint(64)), 3: uint(64)})
 ROUTE = record({0: ID, 1: TARGET, 2: bstr(16), 3: KEY_NAME})
 REQUEST_HEAD = record({0: list_of(TENSOR_INFO), 1: list_of(tstr()), 2: STATE_POINT})
-REPORT = record({0: lambda v: uint(32)(v) and v <= 2, 1: record({i: uint(64) for i in range(5)}), 2: VERSION})
+REPORT = record({0: lambda v: uint(32)(v) and v <= 2, 1: record({i: uint(64) for i in range(7)}), 2: VERSION})
 RESPONSE_HEAD = record({0: list_of(TENSOR_INFO), 1: REPORT}, {2: REFUSAL})
 DIMENSION = choice({0: array(uint(64)), 1: array()})
 TENSOR_SPEC = record({0: tstr(), 1: DATA_TYPE, 2: list_of(DIMENSION)})
@@ -703,9 +703,12 @@ def check_request(case):
     pycose_opens(case)
 
 
+STEPS = ("queue_us", "key_us", "fetch_us", "decrypt_us", "load_us", "open_us", "run_us")
+
+
 def check_response(case, requests):
     request = requests[case["request"]]
-    times = [case["report"][step] for step in ("queue_us", "key_us", "load_us", "open_us", "run_us")]
+    times = [case["report"][step] for step in STEPS]
     path = ["cold", "warm", "hot"].index(case["report"]["path"])
     head = {0: infos_of(case["outputs"]), 1: {0: path, 1: dict(enumerate(times)), 2: case["report"]["version"]}}
     if case["refusal"] is not None:

@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::num::NonZeroU32;
 use std::path::PathBuf;
+use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
 use serde::Deserialize;
@@ -78,6 +79,10 @@ struct Settings {
     /// Memory for models, in MiB [default: 256].
     #[arg(long, env = "SESEMI_SEMIRT_MODEL_MEMORY_MIB", value_name = "MIB")]
     model_memory_mib: Option<u64>,
+    /// Longest that a run or the loading of a model may take, in seconds, 1 to 3600; an engine that takes longer hangs, and
+    /// the instance ends [default: 300].
+    #[arg(long, env = "SESEMI_SEMIRT_RUN_LIMIT", value_name = "SECONDS")]
+    run_limit: Option<u64>,
     /// File for traces (OTLP/JSON lines), or a folder, in which each process makes a file of its own [default: no traces].
     #[arg(long, env = "SESEMI_TRACES", value_name = "PATH")]
     traces: Option<PathBuf>,
@@ -113,6 +118,8 @@ pub struct Config {
     pub engine_threads: usize,
     /// Bytes for models.
     pub model_memory: u64,
+    /// Longest that a run or the loading of a model may take.
+    pub run_limit: Duration,
     /// Whose evidence to believe.
     pub trust: TrustSettings,
     /// Where traces go, if anywhere.
@@ -140,6 +147,7 @@ impl ServeArgs {
             .model_memory_mib
             .or(file.model_memory_mib)
             .unwrap_or(256);
+        let limit = set.run_limit.or(file.run_limit).unwrap_or(300);
         let mib = within("model-memory-mib", mib, 1..=1 << 20, "1 to 1048576")?;
         let id = digest(set.keyservice_id.or(file.keyservice_id), "keyservice-id")?;
         let code = digest(
@@ -162,6 +170,7 @@ impl ServeArgs {
             queue: within("queue", queue, 0..=65536, "0 to 65536")?,
             engine_threads: within("engine-threads", threads, 1..=256, "1 to 256")?,
             model_memory: mib.saturating_mul(1024 * 1024),
+            run_limit: Duration::from_secs(within("run-limit", limit, 1..=3600, "1 to 3600")?),
             trust: self.trust.or(file.trust),
             traces: Export::new(
                 set.traces.or(file.traces),

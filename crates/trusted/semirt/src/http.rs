@@ -148,8 +148,7 @@ impl Handler for Endpoints {
             (&Method::POST, "/run") => self.run(request).await,
             (&Method::POST, "/init") => self.init(),
             (&Method::GET, path) => {
-                operator_page(path, stopping, || self.runtime.metrics().render())
-                    .unwrap_or_else(not_found)
+                operator_page(path, stopping, || self.runtime.metrics()).unwrap_or_else(not_found)
             }
             _ => not_found(),
         }

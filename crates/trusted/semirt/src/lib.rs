@@ -5,6 +5,8 @@
 //! there.
 //!
 //! - [`runtime`]: the way of a request, from ciphertext to ciphertext;
+//! - [`occupancy`]: whose requests may be open in this enclave at the same time;
+//! - [`slots`]: threads that engines compute on, a fair queue in front of them, and what ends an engine that hangs;
 //! - [`keys`]: leases from KeyService, renewed while they are in use, wiped when they end;
 //! - [`models`]: decrypted models within a memory budget;
 //! - [`single_flight`]: many requests for one thing cause one fetch, and a failure leaves nothing behind;
@@ -30,7 +32,9 @@ pub mod http;
 pub mod keys;
 pub mod metrics;
 pub mod models;
+pub mod occupancy;
 pub mod runtime;
 pub mod single_flight;
+pub mod slots;
 #[cfg(test)]
 mod testing;

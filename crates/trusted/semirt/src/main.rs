@@ -23,6 +23,7 @@ use sesemi_semirt::keys::{FromKeyService, Keys};
 use sesemi_semirt::metrics::Metrics;
 use sesemi_semirt::models::Models;
 use sesemi_semirt::runtime::{Capacity, Runtime};
+use sesemi_semirt::slots::Watchdog;
 use sesemi_traces::TracesError;
 use tokio::net::TcpListener;
 
@@ -31,6 +32,9 @@ static ALLOCATOR: WipingAllocator = WipingAllocator;
 
 /// Threads of the runtime: fixed, because some TEEs must know their number in advance.
 const THREADS: usize = 2;
+
+/// Exit code of an instance whose engine hung (EX_SOFTWARE of sysexits.h).
+const HUNG: i32 = 70;
 
 /// Why SeMIRT ended.
 #[derive(Debug, thiserror::Error)]
@@ -107,11 +111,21 @@ async fn serve(
         let runtime = runtime.clone();
         tokio::spawn(async move { runtime.keys().tend().await })
     };
+    let watching = {
+        let watchdog = runtime.watchdog().clone();
+        tokio::spawn(async move {
+            let overdue = watchdog.overdue().await;
+            tracing::error!(%overdue, "the engine hangs; this instance ends");
+            // Its thread cannot be stopped: nothing less takes back its slot, its memory and its processor.
+            std::process::exit(HUNG);
+        })
+    };
     let refreshing = tokio::spawn(config.trust.clone().refresh(verifier));
     let endpoints = Endpoints::new(runtime, stop.clone());
     http::serve(listener, Arc::new(endpoints), BOUNDS, stop).await;
     tending.abort();
     refreshing.abort();
+    watching.abort();
     tracing::info!("stopped");
     Ok(())
 }
@@ -135,18 +149,14 @@ fn assemble(
     let keys = Keys::new(Arc::new(FromKeyService(Arc::new(session))), entropy.clone());
     let store = LocalFileSystem::new_with_prefix(&config.store)?;
     let engine = Arc::new(Rten::new(config.engine_threads));
-    let models = Models::new(Arc::new(store), engine, config.model_memory);
+    let models = Arc::new(Models::new(Arc::new(store), engine, config.model_memory));
     let capacity = Capacity {
         slots: config.slots,
         queue: config.queue,
     };
-    Ok(Runtime::new(
-        keys,
-        models,
-        capacity,
-        entropy,
-        Metrics::new(),
-    ))
+    let watchdog = Watchdog::new(config.run_limit);
+    Runtime::new(keys, models, capacity, watchdog, entropy, Metrics::new())
+        .map_err(|e| MainError::Io("a thread for a slot".into(), e))
 }
 
 fn announce(listener: &TcpListener, attester: &dyn Attester) -> std::io::Result<()> {

@@ -1,36 +1,43 @@
 //! The way of a request through the enclave, from ciphertext to ciphertext.
 //!
-//! No lock is held across a run, a fetch or a wait. A request that is refused before its key is at hand gets a refusal in the
-//! clear that says no more than a code; after that, refusals travel sealed like answers.
+//! It enters when it gets along with those inside, gets its keys, is opened, gets a model and a slot, is run and sealed, and
+//! leaves. No lock is held across any of these. A request that is refused before its key is at hand gets a refusal in the clear
+//! that says no more than a code; after that, refusals travel sealed like answers.
+
+mod journey;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use sesemi_protocol::envelope::{
-    EnvelopeError, OpenedRequest, Path, Report, Route, Steps, parse_request,
+    EnvelopeError, OpenedRequest, ParsedRequest, Report, Route, parse_request,
 };
 use sesemi_protocol::id::ModelVersion;
+use sesemi_protocol::isolation::IsolationLevel;
 use sesemi_protocol::receipt::{Point, StatePoint};
 use sesemi_protocol::tensor::{Tensor, TensorView};
 use sesemi_protocol::{Entropy, Refusal, RefusalCode};
 use sesemi_traces::{Key, Outcome, Span};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::Instant;
 use zeroize::Zeroize as _;
 
 use crate::engine::{EngineError, Execution};
 use crate::keys::{Keys, LiveLease};
-use crate::metrics::Metrics;
+use crate::metrics::{Gauges, Metrics};
 use crate::models::shelf::Held;
 use crate::models::{Model, Models};
+use crate::occupancy::{Occupancy, Place};
+use crate::slots::{Slots, Turn, Watchdog};
+use journey::Journey;
 
 /// Serves requests.
 pub struct Runtime {
-    keys: Keys,
-    models: Models,
-    slots: Arc<Semaphore>,
-    waiting: AtomicUsize,
-    queue: usize,
+    keys: Arc<Keys>,
+    models: Arc<Models>,
+    occupancy: Occupancy,
+    slots: Slots,
+    watchdog: Arc<Watchdog>,
     used: AtomicBool,
     entropy: Arc<dyn Entropy>,
     metrics: Arc<Metrics>,
@@ -47,30 +54,56 @@ impl core::fmt::Debug for Runtime {
 pub struct Capacity {
     /// Runs at once (the paper's TCS count).
     pub slots: usize,
-    /// Requests that may wait for a slot.
+    /// Requests that may wait for a slot, and requests that may wait for the enclave.
     pub queue: usize,
+}
+
+/// What became of a request whose user is known.
+struct Served {
+    report: Report,
+    refused: Option<RefusalCode>,
+    answer: Vec<u8>,
+}
+
+/// A request inside the enclave, with its keys.
+struct Admitted {
+    lease: Arc<LiveLease>,
+    level: IsolationLevel,
+    /// Given back last.
+    _place: Place,
 }
 
 impl Runtime {
     /// A runtime that has served nothing yet.
-    #[must_use]
+    ///
+    /// # Errors
+    /// [`std::io::Error`] if the threads of the slots cannot be started.
     pub fn new(
         keys: Keys,
-        models: Models,
+        models: Arc<Models>,
         capacity: Capacity,
+        watchdog: Arc<Watchdog>,
         entropy: Arc<dyn Entropy>,
         metrics: Arc<Metrics>,
-    ) -> Self {
-        Self {
+    ) -> std::io::Result<Self> {
+        let keys = Arc::new(keys);
+        let clear = {
+            let (keys, models) = (keys.clone(), models.clone());
+            move || {
+                keys.forget_all();
+                models.drop_executions();
+            }
+        };
+        Ok(Self {
             keys,
             models,
-            slots: Arc::new(Semaphore::new(capacity.slots)),
-            waiting: AtomicUsize::new(0),
-            queue: capacity.queue,
+            occupancy: Occupancy::new(capacity.queue, clear),
+            slots: Slots::new(capacity.slots, capacity.queue)?,
+            watchdog,
             used: AtomicBool::new(false),
             entropy,
             metrics,
-        }
+        })
     }
 
     /// The keys, which somebody has to tend.
@@ -79,10 +112,23 @@ impl Runtime {
         &self.keys
     }
 
-    /// What the operator may count.
+    /// What notices an engine that hangs.
     #[must_use]
-    pub fn metrics(&self) -> &Metrics {
-        &self.metrics
+    pub fn watchdog(&self) -> &Arc<Watchdog> {
+        &self.watchdog
+    }
+
+    /// What the operator may count, as it is now.
+    #[must_use]
+    pub fn metrics(&self) -> String {
+        let (inside, outside) = self.occupancy.counts();
+        self.metrics.render(Gauges {
+            slots: self.slots.count(),
+            taken: self.slots.taken(),
+            waiting: self.slots.waiting().saturating_add(outside),
+            inside,
+            model_bytes: self.models.used(),
+        })
     }
 
     /// Serves one sealed request before `deadline`, and records in `span` which path it took, how long each step was, and how
@@ -99,26 +145,26 @@ impl Runtime {
     ) -> Result<Vec<u8>, Refusal> {
         let started = Instant::now();
         let served = if started < deadline {
-            tokio::time::timeout_at(deadline, self.attempt(message, span))
+            tokio::time::timeout_at(deadline, self.attempt(message, deadline, span))
                 .await
                 .unwrap_or_else(|_| Err(RefusalCode::DeadlineExceeded.into()))
         } else {
             Err(RefusalCode::DeadlineExceeded.into())
         };
         match served {
-            Ok((report, refused, answer)) => {
-                span.set(Key::Path, report.path.as_str());
-                match refused {
+            Ok(served) => {
+                span.set(Key::Path, served.report.path.as_str());
+                match served.refused {
                     None => {
                         span.end(Outcome::Done);
-                        self.metrics.served(report.path, started.elapsed());
+                        self.metrics.served(&served.report, started.elapsed());
                     }
                     Some(code) => {
                         span.end(outcome(code));
                         self.metrics.refused(code);
                     }
                 }
-                Ok(answer)
+                Ok(served.answer)
             }
             Err(refusal) => {
                 span.end(outcome(refusal.code));
@@ -131,68 +177,118 @@ impl Runtime {
     async fn attempt(
         &self,
         message: Vec<u8>,
+        deadline: Instant,
         span: &Span,
-    ) -> Result<(Report, Option<RefusalCode>, Vec<u8>), Refusal> {
+    ) -> Result<Served, Refusal> {
         let mut journey = Journey::new(span);
         let parsed = parse_request(&message).map_err(|_| RefusalCode::Malformed)?;
         // Whichever request comes first is the cold one, even if it is refused later: it found nothing here.
         journey.first = !self.used.swap(true, Ordering::Relaxed);
-        let route = parsed.route.clone();
-        let lease = match self.keys.held(&route) {
-            Some(lease) => lease,
-            None => {
-                journey.missed = true;
-                self.keys.fetch(&route, Point::START).await?
+        let admitted = self.admit(&parsed.route, &mut journey).await?;
+        let quantum = admitted.lease.lease().isolation.quantum();
+        let served = self
+            .serve_inside(parsed, message, admitted, deadline, &mut journey)
+            .await?;
+        // Outside again: only the sealed answer waits.
+        if let Some(at) = quantum.and_then(|quantum| next_multiple(journey.began(), quantum)) {
+            tokio::time::sleep_until(at).await;
+        }
+        Ok(served)
+    }
+
+    /// Enters with the keys. How strictly the request must be kept apart is known only from its lease; if that demands more
+    /// than it came in with, it goes out again, without the keys, and comes in as it must.
+    async fn admit(&self, route: &Route, journey: &mut Journey<'_>) -> Result<Admitted, Refusal> {
+        loop {
+            let level = self.keys.level(route);
+            let place = self.occupancy.enter(route.user, level).await?;
+            journey.lap("queue", |steps| &mut steps.queue_us);
+            let lease = match self.keys.held(route) {
+                Some(lease) => lease,
+                None => {
+                    journey.missed = true;
+                    self.keys.fetch(route, Point::START).await?
+                }
+            };
+            journey.lap("key", |steps| &mut steps.key_us);
+            if lease.level() <= level {
+                return Ok(Admitted {
+                    lease,
+                    level,
+                    _place: place,
+                });
             }
-        };
-        journey.lap("key", |steps| &mut steps.key_us);
+        }
+    }
+
+    /// From the opening of a request to the sealing of its answer.
+    async fn serve_inside(
+        &self,
+        parsed: ParsedRequest,
+        message: Vec<u8>,
+        admitted: Admitted,
+        deadline: Instant,
+        journey: &mut Journey<'_>,
+    ) -> Result<Served, Refusal> {
+        let route = parsed.route.clone();
         let opened = parsed
-            .open(message, &lease.lease().request_key)
+            .open(message, &admitted.lease.lease().request_key)
             .map_err(|e| match e {
                 EnvelopeError::Content(_) => RefusalCode::Malformed,
                 _ => RefusalCode::NotAuthentic,
             })?;
         // Only now: whoever does not have the user's key cannot keep its leases alive.
-        lease.mark_used();
+        admitted.lease.mark_used();
         journey.lap("open", |steps| &mut steps.open_us);
 
         // From here on the user's key is proven, and every answer is sealed.
         let opened = Arc::new(opened);
-        let mut version = lease.lease().model.version;
+        let mut version = admitted.lease.lease().model.version;
+        let request = Request {
+            route: &route,
+            opened: &opened,
+            level: admitted.level,
+            deadline,
+        };
         let outcome = self
-            .run(&route, lease, &opened, &mut journey, &mut version)
+            .run(&request, admitted.lease.clone(), journey, &mut version)
             .await;
         let report = journey.report(version);
         let refused = outcome.as_ref().err().map(|refusal| refusal.code);
         let answer = seal(&opened, outcome, report, &*self.entropy)?;
         journey.record("seal", Instant::now());
-        Ok((report, refused, answer))
+        Ok(Served {
+            report,
+            refused,
+            answer,
+        })
     }
 
     /// Runs the model, and says in `version` which one that was.
     async fn run(
         &self,
-        route: &Route,
+        request: &Request<'_>,
         lease: Arc<LiveLease>,
-        opened: &Arc<OpenedRequest>,
         journey: &mut Journey<'_>,
         version: &mut ModelVersion,
     ) -> Result<Vec<Tensor>, Refusal> {
-        let mut lease = self.agreeing(route, lease, opened.seen(), journey).await?;
-        let (model, slot) = loop {
+        let mut lease = self.agreeing(request, lease, journey).await?;
+        let (model, turn) = loop {
             *version = lease.lease().model.version;
             let model = self.model(&lease, journey).await?;
-            let slot = self.slot().await?;
+            let turn = self
+                .slots
+                .turn(request.route.user, request.deadline, model.expected())
+                .await?;
             journey.lap("queue", |steps| &mut steps.queue_us);
             if !lease.has_ended() {
-                break (model, slot);
+                break (model, turn);
             }
             // It ended while this request waited for the model or for a slot: nothing may be run under it any more.
-            drop(slot);
-            journey.missed = true;
-            lease = self.keys.fetch(route, opened.seen().point).await?;
-            lease.mark_used();
-            journey.lap("key", |steps| &mut steps.key_us);
+            drop(turn);
+            lease = self
+                .fetch_again(request, request.opened.seen().point, journey)
+                .await?;
         };
         let execution = match model.idle_execution() {
             Some(execution) => execution,
@@ -201,7 +297,7 @@ impl Runtime {
                 model.new_execution()?
             }
         };
-        let outputs = execute(model, execution, opened.clone(), slot).await;
+        let outputs = self.execute(model, execution, request, turn).await;
         journey.lap("run", |steps| &mut steps.run_us);
         outputs
     }
@@ -209,21 +305,35 @@ impl Runtime {
     /// A lease that agrees with what the user has seen: this one, or one that KeyService is asked for.
     async fn agreeing(
         &self,
-        route: &Route,
+        request: &Request<'_>,
         lease: Arc<LiveLease>,
-        seen: StatePoint,
         journey: &mut Journey<'_>,
     ) -> Result<Arc<LiveLease>, Refusal> {
+        let seen: StatePoint = request.opened.seen();
         if seen.service != lease.lease().state.service {
             return Err(RefusalCode::WrongService.into());
         }
         if lease.agrees_with(&seen.point) {
             return Ok(lease);
         }
+        self.fetch_again(request, seen.point, journey).await
+    }
+
+    /// Another lease for a request that is open already.
+    async fn fetch_again(
+        &self,
+        request: &Request<'_>,
+        seen: Point,
+        journey: &mut Journey<'_>,
+    ) -> Result<Arc<LiveLease>, Refusal> {
         journey.missed = true;
-        let lease = self.keys.fetch(route, seen.point).await?;
-        lease.mark_used();
+        let lease = self.keys.fetch(request.route, seen).await?;
         journey.lap("key", |steps| &mut steps.key_us);
+        if lease.level() > request.level {
+            // It must be kept apart more strictly since a moment ago, and is open among others. The next attempt will be.
+            return Err(RefusalCode::Busy.into());
+        }
+        lease.mark_used();
         Ok(lease)
     }
 
@@ -233,57 +343,64 @@ impl Runtime {
         journey: &mut Journey<'_>,
     ) -> Result<Arc<Held<Model>>, Refusal> {
         let lease = lease.lease();
-        let model = match self.models.held(&lease.model) {
-            Some(model) => model,
-            None => {
-                journey.missed = true;
-                self.models.fetch(lease).await?
-            }
-        };
+        if let Some(model) = self.models.held(&lease.model) {
+            return Ok(model);
+        }
+        journey.missed = true;
+        let model = self.models.fetch(lease).await?;
         journey.lap("load", |steps| &mut steps.load_us);
         Ok(model)
     }
 
-    /// Waits for a slot, unless too many wait already.
-    async fn slot(&self) -> Result<OwnedSemaphorePermit, Refusal> {
-        if let Ok(slot) = self.slots.clone().try_acquire_owned() {
-            return Ok(slot);
-        }
-        let _waiting = Waiting::enter(&self.waiting, self.queue).ok_or(RefusalCode::Busy)?;
-        self.slots
-            .clone()
-            .acquire_owned()
-            .await
-            .map_err(|_| RefusalCode::Internal.into())
-    }
-}
-
-/// Runs on a thread of its own. The slot goes along, so it is free only once the run has really ended, even if the client
-/// left in the meantime.
-async fn execute(
-    model: Arc<Held<Model>>,
-    mut execution: Box<dyn Execution>,
-    opened: Arc<OpenedRequest>,
-    slot: OwnedSemaphorePermit,
-) -> Result<Vec<Tensor>, Refusal> {
-    let run = tokio::task::spawn_blocking(move || {
-        let inputs: Vec<TensorView<'_>> = opened.inputs().collect();
-        let outputs = execution.run(&inputs, opened.outputs());
-        // After a failed run its buffers are in an unknown state; they are not used again.
-        match &outputs {
-            Ok(_) | Err(EngineError::Input(_)) => model.give_back(execution),
-            Err(_) => drop(execution),
-        }
-        // Last, so that there are never more executions of a model than slots.
-        drop(slot);
-        outputs
-    });
-    run.await
-        .map_err(|_| RefusalCode::Internal)?
-        .map_err(|error| match error {
+    /// Runs on the slot's thread. The slot goes along, so it is free only once the run has really ended, even if the client
+    /// left in the meantime.
+    async fn execute(
+        &self,
+        model: Arc<Held<Model>>,
+        mut execution: Box<dyn Execution>,
+        request: &Request<'_>,
+        turn: Turn,
+    ) -> Result<Vec<Tensor>, Refusal> {
+        let (opened, watchdog) = (request.opened.clone(), self.watchdog.clone());
+        let keep = request.level != IsolationLevel::Sequential;
+        let run = turn.run(move || {
+            let _watched = watchdog.begin("run");
+            let began = Instant::now();
+            let inputs: Vec<TensorView<'_>> = opened.inputs().collect();
+            let outputs = execution.run(&inputs, opened.outputs());
+            match &outputs {
+                Ok(_) | Err(EngineError::Input(_)) if keep => model.give_back(execution),
+                // After a failed run its buffers are in an unknown state; they are not used again.
+                _ => drop(execution),
+            }
+            if outputs.is_ok() {
+                model.took(began.elapsed());
+            }
+            outputs
+        });
+        run.await?.map_err(|error| match error {
             EngineError::Input(_) => Refusal::new(RefusalCode::InvalidInput, error),
             _ => Refusal::new(RefusalCode::EngineFailed, error),
         })
+    }
+}
+
+/// A request that is open.
+struct Request<'r> {
+    route: &'r Route,
+    opened: &'r Arc<OpenedRequest>,
+    /// How strictly it is kept apart.
+    level: IsolationLevel,
+    deadline: Instant,
+}
+
+/// The next moment that is a multiple of `quantum` after `began`.
+fn next_multiple(began: Instant, quantum: Duration) -> Option<Instant> {
+    let quantum = quantum.as_nanos();
+    // At least one: an answer that took no time at all says so otherwise.
+    let quanta = began.elapsed().as_nanos().div_ceil(quantum.max(1)).max(1);
+    let after = u64::try_from(quanta.checked_mul(quantum)?).ok()?;
+    began.checked_add(Duration::from_nanos(after))
 }
 
 /// Seals outputs or refusal for the user, then wipes the outputs.
@@ -315,75 +432,6 @@ fn outcome(code: RefusalCode) -> Outcome {
         | RefusalCode::ModelUnavailable
         | RefusalCode::DeadlineExceeded => Outcome::Failed(code.as_str()),
         _ => Outcome::Refused(code.as_str()),
-    }
-}
-
-/// One place in the queue for a slot.
-struct Waiting<'a>(&'a AtomicUsize);
-
-impl<'a> Waiting<'a> {
-    fn enter(waiting: &'a AtomicUsize, limit: usize) -> Option<Self> {
-        waiting
-            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |now| {
-                now.checked_add(1).filter(|now| *now <= limit)
-            })
-            .ok()
-            .map(|_| Self(waiting))
-    }
-}
-
-impl Drop for Waiting<'_> {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
-    }
-}
-
-/// What one request met on its way, and how long each step took.
-struct Journey<'a> {
-    span: &'a Span,
-    first: bool,
-    missed: bool,
-    steps: Steps,
-    last: Instant,
-}
-
-impl<'a> Journey<'a> {
-    fn new(span: &'a Span) -> Self {
-        Self {
-            span,
-            first: false,
-            missed: false,
-            steps: Steps::default(),
-            last: Instant::now(),
-        }
-    }
-
-    /// Adds the time since the last step to this one.
-    fn lap(&mut self, name: &'static str, step: impl FnOnce(&mut Steps) -> &mut u64) {
-        let now = Instant::now();
-        let took = now.duration_since(self.last).as_micros();
-        let step = step(&mut self.steps);
-        *step = step.saturating_add(u64::try_from(took).unwrap_or(u64::MAX));
-        self.record(name, now);
-        self.last = now;
-    }
-
-    /// Records what went on since the last step.
-    fn record(&self, name: &'static str, now: Instant) {
-        self.span.step(name, self.last.into_std(), now.into_std());
-    }
-
-    fn report(&self, version: ModelVersion) -> Report {
-        let path = match (self.first, self.missed) {
-            (true, _) => Path::Cold,
-            (false, true) => Path::Warm,
-            (false, false) => Path::Hot,
-        };
-        Report {
-            path,
-            steps: self.steps,
-            version,
-        }
     }
 }
 

@@ -6,11 +6,12 @@ use std::time::Duration;
 
 use futures::future::BoxFuture;
 use sesemi_protocol::id::{AliasName, ModelTarget, VersionSelector};
+use sesemi_protocol::isolation::Isolation;
 use sesemi_protocol::receipt::{Point, StatePoint};
 use sesemi_protocol::release::{Lease, ReleaseOutcome, ReleaseRequest};
 use sesemi_protocol::{
-    Digest, Isolation, ModelName, ModelRef, ModelVersion, PrincipalId, Refusal, RefusalCode,
-    SecretKey, ServiceId,
+    Digest, ModelName, ModelRef, ModelVersion, PrincipalId, Refusal, RefusalCode, SecretKey,
+    ServiceId,
 };
 use tokio::time::Instant;
 
@@ -60,6 +61,8 @@ pub(crate) struct State {
     pub(crate) trouble: Option<RefusalCode>,
     /// How long an answer takes.
     pub(crate) delay: Duration,
+    /// What leases demand.
+    pub(crate) isolation: Isolation,
     /// All calls, and when they came.
     pub(crate) calls: Vec<(Instant, Vec<ReleaseRequest>)>,
 }
@@ -145,11 +148,11 @@ impl State {
             manifest,
             request_key: request_key(user),
             seconds: LEASE,
+            isolation: self.isolation,
             state: StatePoint {
                 service: SERVICE,
                 point: self.end(),
             },
-            isolation: Isolation::default(),
         })
     }
 }

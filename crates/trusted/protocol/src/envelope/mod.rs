@@ -13,7 +13,9 @@ pub mod response;
 pub mod route;
 
 pub use content::ContentError;
-pub use request::{OpenedRequest, RequestContent, SealedRequest, parse_request, seal_request};
+pub use request::{
+    OpenedRequest, ParsedRequest, RequestContent, SealedRequest, parse_request, seal_request,
+};
 pub use response::{Answer, Path, PendingResponse, Report, Responder, Steps};
 pub use route::Route;
 

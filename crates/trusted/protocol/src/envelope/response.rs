@@ -41,24 +41,31 @@ impl Path {
     }
 }
 
-/// How long each step took, in microseconds; 0 where the step was not needed.
+/// How long each step took, in microseconds; 0 where the step was not needed. Sealing is not among them: an answer cannot say
+/// how long it will take to seal it.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Encode, Decode)]
 #[cbor(map)]
 pub struct Steps {
-    /// Waiting for an execution slot.
+    /// Waiting for the enclave, if it may not be shared, and for an execution slot.
     #[n(0)]
     pub queue_us: u64,
     /// Attestation and key release, or waiting for another request that did it.
     #[n(1)]
     pub key_us: u64,
-    /// Fetching, decrypting and loading the model, or waiting for another request that did it.
+    /// Until the last byte of the model's ciphertext had come, or waiting for another request that did it.
     #[n(2)]
+    pub fetch_us: u64,
+    /// From then until all of it was decrypted; most of it is while it comes.
+    #[n(3)]
+    pub decrypt_us: u64,
+    /// Loading the model into the engine.
+    #[n(4)]
     pub load_us: u64,
     /// Opening the request.
-    #[n(3)]
+    #[n(5)]
     pub open_us: u64,
     /// Running the model.
-    #[n(4)]
+    #[n(6)]
     pub run_us: u64,
 }
 

@@ -108,11 +108,19 @@ fn request_recipes() -> Vec<Value> {
 }
 
 fn response_recipes() -> Vec<Value> {
-    let report = |path: &str, times: [u64; 5]| {
-        let [queue_us, key_us, load_us, open_us, run_us] = times;
+    let report = |path: &str, times: [u64; 7]| {
+        let [
+            queue_us,
+            key_us,
+            fetch_us,
+            decrypt_us,
+            load_us,
+            open_us,
+            run_us,
+        ] = times;
         json!({
-            "path": path, "queue_us": queue_us, "key_us": key_us, "load_us": load_us, "open_us": open_us,
-            "run_us": run_us, "version": 1,
+            "path": path, "queue_us": queue_us, "key_us": key_us, "fetch_us": fetch_us, "decrypt_us": decrypt_us,
+            "load_us": load_us, "open_us": open_us, "run_us": run_us, "version": 1,
         })
     };
     vec![
@@ -122,7 +130,7 @@ fn response_recipes() -> Vec<Value> {
             "iv": counting(0xd0, 12),
             "outputs": [fp32("probabilities", &[1, 2], &[0.25, 0.75])],
             "refusal": null,
-            "report": report("hot", [0, 0, 0, 21, 180]),
+            "report": report("hot", [0, 0, 0, 0, 0, 21, 180]),
         }),
         json!({
             "name": "one output, cold, for the other request",
@@ -130,7 +138,7 @@ fn response_recipes() -> Vec<Value> {
             "iv": counting(0xd0, 12),
             "outputs": [fp32("probabilities", &[1, 2], &[0.25, 0.75])],
             "refusal": null,
-            "report": report("cold", [3, 41_000, 912_345, 25, 70_000]),
+            "report": report("cold", [3, 41_000, 30_000, 2_000, 912_345, 25, 70_000]),
         }),
         json!({
             "name": "a refusal with detail, warm",
@@ -138,7 +146,7 @@ fn response_recipes() -> Vec<Value> {
             "iv": counting(0xe0, 12),
             "outputs": [],
             "refusal": { "code": "invalid_input", "detail": "features: expected [?, 30]" },
-            "report": report("warm", [7, 0, 1200, 30, 0]),
+            "report": report("warm", [7, 0, 30_000, 2_000, 1200, 30, 0]),
         }),
         json!({
             "name": "a refusal without detail",
@@ -146,7 +154,7 @@ fn response_recipes() -> Vec<Value> {
             "iv": counting(0xf0, 12),
             "outputs": [],
             "refusal": { "code": "engine_failed", "detail": "" },
-            "report": report("hot", [0, 0, 0, 0, 0]),
+            "report": report("hot", [0, 0, 0, 0, 0, 0, 0]),
         }),
         json!({
             "name": "for an alias, which meant version 3",
@@ -154,7 +162,7 @@ fn response_recipes() -> Vec<Value> {
             "iv": counting(0xf1, 12),
             "outputs": [fp32("probabilities", &[1, 2], &[0.25, 0.75])],
             "refusal": null,
-            "report": with(&report("warm", [1, 2, 3, 4, 5]), json!({ "version": 3 })),
+            "report": with(&report("warm", [1, 2, 30_000, 2_000, 3, 4, 5]), json!({ "version": 3 })),
         }),
     ]
 }

@@ -197,6 +197,8 @@ pub(crate) fn report(value: &Value) -> Report {
         steps: Steps {
             queue_us: number(value, "queue_us"),
             key_us: number(value, "key_us"),
+            fetch_us: number(value, "fetch_us"),
+            decrypt_us: number(value, "decrypt_us"),
             load_us: number(value, "load_us"),
             open_us: number(value, "open_us"),
             run_us: number(value, "run_us"),

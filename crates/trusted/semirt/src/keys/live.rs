@@ -3,6 +3,7 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use sesemi_protocol::isolation::IsolationLevel;
 use sesemi_protocol::limits::MAX_LEASE_SECONDS;
 use sesemi_protocol::receipt::Point;
 use sesemi_protocol::release::Lease;
@@ -42,6 +43,12 @@ impl LiveLease {
     #[must_use]
     pub fn lease(&self) -> &Lease {
         &self.lease
+    }
+
+    /// How strictly requests under it must be kept apart from others.
+    #[must_use]
+    pub fn level(&self) -> IsolationLevel {
+        self.lease.isolation.level
     }
 
     /// Whether the keys may not be used any more.

@@ -5,6 +5,8 @@
 //!   and is wiped. What KeyService refuses to renew is dropped; trouble on the way leaves a lease its time and no more.
 //! - *Meaning*: a lease is for what a request asks for, which may be an alias, and says which version that is. A request
 //!   goes on with the lease, and so with the version, that it began with.
+//! - *Isolation*: a lease that says that its requests are served one by one is handed out and not kept, and all are dropped
+//!   when the enclave is cleared for another user.
 //! - *Points*: a user's request says which point of KeyService's log the user has seen. A lease serves it only if it is known
 //!   to come from a log that contains this point; otherwise KeyService is asked.
 
@@ -17,6 +19,7 @@ use std::time::Duration;
 
 use sesemi_protocol::entropy::{Entropy, random};
 use sesemi_protocol::envelope::Route;
+use sesemi_protocol::isolation::IsolationLevel;
 use sesemi_protocol::receipt::Point;
 use sesemi_protocol::release::Lease;
 use sesemi_protocol::{Refusal, RefusalCode};
@@ -92,6 +95,18 @@ impl Keys {
         lock(&self.shared.table).get(&LeaseId::of(route), Instant::now())
     }
 
+    /// How strictly a request must be kept apart from others, as far as it is known: [`IsolationLevel::Shared`] until the
+    /// first lease for such a request has come.
+    #[must_use]
+    pub fn level(&self, route: &Route) -> IsolationLevel {
+        lock(&self.shared.table).level(&LeaseId::of(route))
+    }
+
+    /// Drops all leases, also those that are just being asked for.
+    pub fn forget_all(&self) {
+        lock(&self.shared.table).clear();
+    }
+
     /// The lease for a request whose user has seen the point `seen`, from KeyService unless one that agrees is held.
     ///
     /// # Errors
@@ -141,7 +156,10 @@ impl Shared {
     /// One lease, for a request that waits for it.
     async fn fetch(&self, id: LeaseId, seen: Point) -> Result<Arc<LiveLease>, Refusal> {
         let asked = Instant::now();
-        let before = lock(&self.table).get(&id, asked);
+        let (before, generation) = {
+            let table = lock(&self.table);
+            (table.get(&id, asked), table.generation())
+        };
         if let Some(held) = before.as_ref().filter(|held| held.agrees_with(&seen)) {
             return Ok(held.clone());
         }
@@ -169,7 +187,11 @@ impl Shared {
         };
         let lease = LiveLease::new(lease, asked, confirmed(seen, others));
         self.keep(lease, |table, lease, jitter| {
-            table.insert(id, lease, jitter);
+            table.note(&id, lease.level());
+            // One that is for a single request is kept by that alone.
+            if lease.level() < IsolationLevel::Sequential && table.generation() == generation {
+                table.insert(id, lease, jitter);
+            }
         })
         .ok_or_else(|| RefusalCode::KeyServiceUnavailable.into())
     }
@@ -186,7 +208,12 @@ impl Shared {
                     // KeyService has just confirmed that this log continues the one before.
                     let lease = LiveLease::new(lease, asked, renewal.1.confirmed().to_vec());
                     self.keep(lease, |table, lease, jitter| {
-                        table.replace(renewal, lease, jitter);
+                        table.note(&renewal.0, lease.level());
+                        if lease.level() < IsolationLevel::Sequential {
+                            table.replace(renewal, lease, jitter);
+                        } else {
+                            table.remove_if(&renewal);
+                        }
                     });
                 }
                 Err(refusal) if is_trouble(refusal.code) => {

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use sesemi_protocol::PrincipalId;
 use sesemi_protocol::envelope::Route;
 use sesemi_protocol::id::ModelTarget;
+use sesemi_protocol::isolation::IsolationLevel;
 use sesemi_protocol::limits::MAX_RELEASES;
 use sesemi_protocol::receipt::Point;
 use sesemi_protocol::release::{ReleaseRequest, RequestKeyName};
@@ -63,18 +64,54 @@ pub(super) type Renewal = (LeaseId, Arc<LiveLease>);
 
 /// All leases.
 #[derive(Default)]
-pub(super) struct Table(HashMap<LeaseId, Entry>);
+pub(super) struct Table {
+    leases: HashMap<LeaseId, Entry>,
+    /// How strictly requests had to be kept apart that are not shared: known before their lease is there. No secret, so it
+    /// outlives the leases.
+    levels: HashMap<LeaseId, IsolationLevel>,
+    /// How often all leases were dropped.
+    generation: u64,
+}
 
 impl Table {
+    /// How strictly a request must be kept apart, as far as it is known.
+    pub(super) fn level(&self, id: &LeaseId) -> IsolationLevel {
+        self.levels.get(id).copied().unwrap_or_default()
+    }
+
+    /// Notes how strictly a request must be kept apart.
+    pub(super) fn note(&mut self, id: &LeaseId, level: IsolationLevel) {
+        if level == IsolationLevel::Shared {
+            self.levels.remove(id);
+            return;
+        }
+        if self.levels.len() >= MAX_LEASES && !self.levels.contains_key(id) {
+            // Each is found out again at the cost of a release.
+            self.levels.clear();
+        }
+        self.levels.insert(id.clone(), level);
+    }
+
+    /// Drops all leases.
+    pub(super) fn clear(&mut self) {
+        self.leases.clear();
+        self.generation = self.generation.wrapping_add(1);
+    }
+
+    /// Changes whenever all leases are dropped: a lease that was asked for before that must not be kept.
+    pub(super) fn generation(&self) -> u64 {
+        self.generation
+    }
+
     /// The lease, if it is held and has not ended.
     pub(super) fn get(&self, id: &LeaseId, now: Instant) -> Option<Arc<LiveLease>> {
-        let entry = self.0.get(id)?;
+        let entry = self.leases.get(id)?;
         (!entry.lease.has_ended_at(now)).then(|| entry.lease.clone())
     }
 
     /// Keeps a lease in place of the one before. `jitter` decides how much earlier than necessary it is renewed.
     pub(super) fn insert(&mut self, id: LeaseId, lease: Arc<LiveLease>, jitter: u8) {
-        if !self.0.contains_key(&id) {
+        if !self.leases.contains_key(&id) {
             self.make_room();
         }
         let earlier = EARLIER.saturating_mul(u32::from(jitter)) / 256;
@@ -83,7 +120,7 @@ impl Table {
             due: lease.after(DUE.saturating_sub(earlier)),
             lease,
         };
-        self.0.insert(id, entry);
+        self.leases.insert(id, entry);
     }
 
     /// Keeps a renewed lease, unless the one that it was renewed from has been replaced or dropped in the meantime.
@@ -95,25 +132,26 @@ impl Table {
 
     /// Drops whatever lease is held.
     pub(super) fn remove(&mut self, id: &LeaseId) {
-        self.0.remove(id);
+        self.leases.remove(id);
     }
 
     /// Drops the lease, unless it has been replaced in the meantime.
     pub(super) fn remove_if(&mut self, (id, before): &Renewal) {
         if self.holds(id, before) {
-            self.0.remove(id);
+            self.leases.remove(id);
         }
     }
 
     fn holds(&self, id: &LeaseId, lease: &Arc<LiveLease>) -> bool {
-        self.0
+        self.leases
             .get(id)
             .is_some_and(|entry| Arc::ptr_eq(&entry.lease, lease))
     }
 
     /// Drops leases that have ended.
     pub(super) fn sweep(&mut self, now: Instant) {
-        self.0.retain(|_, entry| !entry.lease.has_ended_at(now));
+        self.leases
+            .retain(|_, entry| !entry.lease.has_ended_at(now));
     }
 
     /// The leases to renew in one call, those that end first in front; none if none is due. A lease that nobody used since
@@ -122,11 +160,11 @@ impl Table {
         let wanted = |entry: &&mut Entry| {
             entry.ripe <= now && entry.lease.was_used() && !entry.lease.has_ended_at(now)
         };
-        if !self.0.values_mut().any(|e| wanted(&e) && e.due <= now) {
+        if !self.leases.values_mut().any(|e| wanted(&e) && e.due <= now) {
             return Vec::new();
         }
         let mut ripe: Vec<_> = self
-            .0
+            .leases
             .iter_mut()
             .filter(|(_, entry)| wanted(entry))
             .collect();
@@ -149,7 +187,7 @@ impl Table {
             return;
         };
         if self.holds(id, lease)
-            && let Some(entry) = self.0.get_mut(id)
+            && let Some(entry) = self.leases.get_mut(id)
         {
             entry.ripe = again;
             entry.due = again;
@@ -159,20 +197,20 @@ impl Table {
     /// How many leases are held.
     #[cfg(test)]
     pub(super) fn len(&self) -> usize {
-        self.0.len()
+        self.leases.len()
     }
 
     fn make_room(&mut self) {
-        if self.0.len() < MAX_LEASES {
+        if self.leases.len() < MAX_LEASES {
             return;
         }
         let first = self
-            .0
+            .leases
             .iter()
             .min_by_key(|(_, entry)| entry.lease.ends())
             .map(|(id, _)| id.clone());
         if let Some(id) = first {
-            self.0.remove(&id);
+            self.leases.remove(&id);
         }
     }
 }

@@ -6,6 +6,7 @@
 pub mod fetch;
 pub mod shelf;
 
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -22,6 +23,9 @@ use shelf::{Held, Reservation, Shelf};
 /// Longest that fetching, decrypting and loading a model may take: a store that stalls must not hold it for ever.
 const LOAD: Duration = Duration::from_secs(300);
 
+/// How long a run is taken to be before there was one: it only decides who of two users comes first.
+const FIRST_RUN: Duration = Duration::from_millis(10);
+
 /// A model that is ready to run.
 pub struct Model {
     /// What its owner says about it.
@@ -29,6 +33,8 @@ pub struct Model {
     loaded: Box<dyn LoadedModel>,
     /// Executions that no run uses just now; at most one for each slot.
     idle: Mutex<Vec<Box<dyn Execution>>>,
+    /// About how long a run takes, in microseconds; 0 before the first.
+    run_us: AtomicU64,
 }
 
 impl core::fmt::Debug for Model {
@@ -52,6 +58,37 @@ impl Model {
         self.loaded
             .execution()
             .map_err(|e| Refusal::new(RefusalCode::EngineFailed, e))
+    }
+
+    /// About how long a run takes: what runs took lately, and a guess before the first.
+    #[must_use]
+    pub fn expected(&self) -> Duration {
+        match self.run_us.load(Ordering::Relaxed) {
+            0 => FIRST_RUN,
+            run_us => Duration::from_micros(run_us),
+        }
+    }
+
+    /// Notes how long a run took.
+    pub fn took(&self, took: Duration) {
+        let took = u64::try_from(took.as_micros()).unwrap_or(u64::MAX).max(1);
+        let smoothed = match self.run_us.load(Ordering::Relaxed) {
+            0 => took,
+            // Of two runs that end at once one may be lost, which is of no consequence.
+            before => before
+                .saturating_mul(7)
+                .saturating_add(took)
+                .checked_div(8)
+                .unwrap_or(took),
+        };
+        self.run_us.store(smoothed.max(1), Ordering::Relaxed);
+    }
+
+    /// Drops the executions that no run uses.
+    pub fn drop_executions(&self) {
+        let idle = core::mem::take(&mut *lock(&self.idle));
+        // Outside the lock: memory takes its time.
+        drop(idle);
     }
 
     /// Gives an execution back after a run that went well. There are never more than slots, because each run has one.
@@ -90,6 +127,13 @@ impl Models {
     #[must_use]
     pub fn held(&self, model: &ModelRef) -> Option<Arc<Held<Model>>> {
         self.shelf.take(model)
+    }
+
+    /// Drops the buffers of executions that no run uses.
+    pub fn drop_executions(&self) {
+        for model in self.shelf.all() {
+            model.drop_executions();
+        }
     }
 
     /// Bytes of the budget that are in use.
@@ -177,6 +221,7 @@ impl Load {
                 manifest,
                 loaded,
                 idle: Mutex::default(),
+                run_us: AtomicU64::new(0),
             };
             // The reservation came along: if nobody waits any more, it ends with this work and not before.
             Ok::<_, Refusal>((model, reserved))

@@ -108,6 +108,14 @@ impl<V> Shelf<V> {
         Some(placed.held.clone())
     }
 
+    /// All values.
+    #[must_use]
+    pub fn all(&self) -> Vec<Arc<Held<V>>> {
+        let content = self.lock();
+        let all = content.placed.values();
+        all.map(|placed| placed.held.clone()).collect()
+    }
+
     /// Takes `bytes` of the budget, dropping values that are not in use.
     ///
     /// # Errors

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use object_store::memory::InMemory;
 use object_store::{ObjectStoreExt as _, PutPayload};
-use sesemi_protocol::envelope::{Answer, RequestContent, SealedRequest, seal_request};
+use sesemi_protocol::envelope::{Answer, Path, RequestContent, SealedRequest, seal_request};
 use sesemi_protocol::id::ModelTarget;
 use sesemi_protocol::package::{
     self, Dimension, FormContent, InstructionSet, Manifest, Memory, ModelFormat, TensorSpec,
@@ -15,6 +15,7 @@ use sesemi_protocol::{Digest, PrincipalId, RequestId, SecretKey, SystemEntropy};
 
 use super::*;
 use crate::engine::rten::Rten;
+use crate::slots::Turn;
 use crate::testing::{LEASE, SERVICE, Service, model, request_key, stable};
 
 const MODEL: &[u8] = include_bytes!("../../../../../models/breast-cancer/breast-cancer.onnx");
@@ -68,14 +69,16 @@ async fn world_with(budget: u64) -> World {
     for version in [1, 2] {
         put(&store, version, package(version)).await;
     }
-    let models = Models::new(store.clone(), Arc::new(Rten::new(1)), budget);
+    let models = Arc::new(Models::new(store.clone(), Arc::new(Rten::new(1)), budget));
     let capacity = Capacity {
         slots: 2,
         queue: 100,
     };
     let entropy = Arc::new(SystemEntropy::new());
     let keys = Keys::new(service.clone(), entropy.clone());
-    let runtime = Runtime::new(keys, models, capacity, entropy, Metrics::new());
+    let watchdog = Watchdog::new(Duration::from_secs(60));
+    let metrics = Metrics::new();
+    let runtime = Runtime::new(keys, models, capacity, watchdog, entropy, metrics).unwrap();
     World {
         service,
         store,
@@ -84,6 +87,17 @@ async fn world_with(budget: u64) -> World {
 }
 
 impl World {
+    /// Every slot, so that requests wait for one.
+    async fn all_slots(&self) -> Vec<Turn> {
+        let slots = &self.runtime.slots;
+        let mut taken = Vec::new();
+        while slots.taken() < slots.count() {
+            let turn = slots.turn(PrincipalId([99; 32]), soon(), Duration::ZERO);
+            taken.push(turn.await.unwrap());
+        }
+        taken
+    }
+
     /// Renews and wipes leases in the background, as the binary does.
     fn tend(&self) {
         let runtime = self.runtime.clone();
@@ -418,7 +432,7 @@ async fn when_an_alias_moves_requests_under_way_finish_with_the_version_that_the
     assert_eq!(ask_stable(&world.runtime).await, Ok(1));
     world.tend();
     tokio::time::sleep(Duration::from_secs(30)).await;
-    let slots = world.runtime.slots.clone().acquire_many_owned(2).await;
+    let slots = world.all_slots().await;
     let under_way = {
         let runtime = world.runtime.clone();
         tokio::spawn(async move { ask_stable(&runtime).await })
@@ -444,7 +458,7 @@ async fn a_request_whose_lease_ended_while_it_waited_is_not_run_under_it() {
     ask(&world.runtime, 1, &[1.0; 30]).await.unwrap();
     ask(&world.runtime, 2, &[1.0; 30]).await.unwrap();
     tokio::time::sleep(Duration::from_secs(50)).await;
-    let slots = world.runtime.slots.clone().acquire_many_owned(2).await;
+    let slots = world.all_slots().await;
     let waiting = [1, 2].map(|user| {
         let runtime = world.runtime.clone();
         tokio::spawn(async move { ask(&runtime, user, &[1.0; 30]).await.unwrap() })
@@ -461,3 +475,5 @@ async fn a_request_whose_lease_ended_while_it_waited_is_not_run_under_it() {
     assert_eq!(served.report.path, Path::Warm);
     assert_eq!(world.service.calls(), 4, "each asked again");
 }
+
+mod isolation;

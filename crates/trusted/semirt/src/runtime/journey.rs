@@ -1,0 +1,71 @@
+//! What one request met on its way, and how long each step took.
+
+use std::time::Duration;
+
+use sesemi_protocol::envelope::{Path, Report, Steps};
+use sesemi_protocol::id::ModelVersion;
+use sesemi_traces::Span;
+use tokio::time::Instant;
+
+/// One request's way through the enclave.
+pub(super) struct Journey<'a> {
+    span: &'a Span,
+    began: Instant,
+    last: Instant,
+    /// Nothing was served here before.
+    pub(super) first: bool,
+    /// A key, the model or an execution was missing.
+    pub(super) missed: bool,
+    steps: Steps,
+}
+
+impl<'a> Journey<'a> {
+    pub(super) fn new(span: &'a Span) -> Self {
+        let now = Instant::now();
+        Self {
+            span,
+            began: now,
+            last: now,
+            first: false,
+            missed: false,
+            steps: Steps::default(),
+        }
+    }
+
+    /// When it began.
+    pub(super) fn began(&self) -> Instant {
+        self.began
+    }
+
+    /// Adds the time since the last step to this one.
+    pub(super) fn lap(&mut self, name: &'static str, step: impl FnOnce(&mut Steps) -> &mut u64) {
+        let now = Instant::now();
+        add(step(&mut self.steps), now.duration_since(self.last));
+        self.record(name, now);
+        self.last = now;
+    }
+
+    /// Records what went on since the last step.
+    pub(super) fn record(&self, name: &'static str, now: Instant) {
+        self.span.step(name, self.last.into_std(), now.into_std());
+    }
+
+    /// What the user is told.
+    pub(super) fn report(&self, version: ModelVersion) -> Report {
+        let path = match (self.first, self.missed) {
+            (true, _) => Path::Cold,
+            (false, true) => Path::Warm,
+            (false, false) => Path::Hot,
+        };
+        Report {
+            path,
+            steps: self.steps,
+            version,
+        }
+    }
+}
+
+fn add(step: &mut u64, took: Duration) {
+    let took = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
+    *step = step.saturating_add(took);
+}

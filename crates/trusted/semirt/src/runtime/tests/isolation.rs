@@ -1,0 +1,125 @@
+//! What a lease demands: whose requests may be inside together, what stays, and when answers leave.
+
+use sesemi_protocol::isolation::Isolation;
+
+use super::*;
+
+async fn demanding(level: IsolationLevel, quantum_ms: u32) -> World {
+    let world = world().await;
+    world.service.set().isolation = Isolation::new(level, quantum_ms).unwrap();
+    world
+}
+
+async fn served(world: &World, user: u8) -> Path {
+    let answer = ask(&world.runtime, user, &[1.0; 30]).await.unwrap();
+    assert!(answer.outcome.is_ok());
+    answer.report.path
+}
+
+fn route(user: u8) -> Route {
+    Route {
+        user: PrincipalId([user; 32]),
+        model: ModelTarget::from(model(1)),
+        request: RequestId([0; 16]),
+        key: RequestKeyName::model(1),
+    }
+}
+
+#[tokio::test]
+async fn a_dedicated_enclave_keeps_one_users_keys_and_no_others() {
+    let world = demanding(IsolationLevel::DedicatedUser, 0).await;
+    let keys = world.runtime.keys();
+    served(&world, 1).await;
+    assert_eq!(served(&world, 1).await, Path::Hot);
+    assert!(keys.held(&route(1)).is_some());
+    assert_eq!(served(&world, 2).await, Path::Warm);
+    assert!(keys.held(&route(1)).is_none(), "cleared before user 2");
+    assert!(keys.held(&route(2)).is_some());
+    assert_eq!(served(&world, 1).await, Path::Warm);
+}
+
+#[tokio::test]
+async fn clearing_drops_the_buffers_of_executions() {
+    let world = demanding(IsolationLevel::Shared, 0).await;
+    served(&world, 1).await;
+    let model = world.runtime.models.held(&model(1)).unwrap();
+    let idle = model.idle_execution().unwrap();
+    model.give_back(idle);
+    world.runtime.models.drop_executions();
+    assert!(model.idle_execution().is_none());
+}
+
+#[tokio::test]
+async fn another_user_waits_outside_with_its_ciphertext_until_a_dedicated_enclave_is_free() {
+    let world = demanding(IsolationLevel::DedicatedUser, 0).await;
+    served(&world, 1).await;
+    served(&world, 2).await;
+    let slots = world.all_slots().await;
+    let ask_of = |user: u8| {
+        let runtime = world.runtime.clone();
+        tokio::spawn(async move { ask(&runtime, user, &[1.0; 30]).await.unwrap() })
+    };
+    let first = ask_of(1);
+    while world.runtime.slots.waiting() < 1 {
+        tokio::task::yield_now().await;
+    }
+    let second = ask_of(2);
+    while world.runtime.occupancy.counts() != (1, 1) {
+        tokio::task::yield_now().await;
+    }
+    assert!(world.runtime.keys().held(&route(2)).is_none());
+    drop(slots);
+    assert!(first.await.unwrap().outcome.is_ok());
+    assert!(second.await.unwrap().outcome.is_ok());
+    assert!(world.runtime.keys().held(&route(1)).is_none());
+}
+
+#[tokio::test]
+async fn a_sequential_request_asks_for_its_keys_each_time_and_leaves_nothing() {
+    let world = demanding(IsolationLevel::Sequential, 0).await;
+    // The first release is what says that the request must be alone.
+    assert_eq!(served(&world, 1).await, Path::Cold);
+    assert_eq!(world.service.calls(), 2);
+    for calls in 3..6 {
+        assert_eq!(served(&world, 1).await, Path::Warm);
+        assert_eq!(world.service.calls(), calls);
+        assert!(world.runtime.keys().held(&route(1)).is_none());
+        let model = world.runtime.models.held(&model(1)).unwrap();
+        assert!(model.idle_execution().is_none());
+    }
+}
+
+#[tokio::test]
+async fn what_is_demanded_more_strictly_than_before_is_done_from_the_next_lease_on() {
+    let world = demanding(IsolationLevel::Shared, 0).await;
+    served(&world, 1).await;
+    assert_eq!(served(&world, 1).await, Path::Hot);
+    world.service.set().isolation = Isolation::new(IsolationLevel::Sequential, 0).unwrap();
+    let seen = world.service.append();
+    // It came in among others, and is not run among them.
+    let sent = request(1, &request_key(1), &[1.0; 30], seen);
+    let refused = send(&world.runtime, sent).await.unwrap().outcome;
+    assert_eq!(refused.unwrap_err().code, RefusalCode::Busy);
+    let sent = request(1, &request_key(1), &[1.0; 30], seen);
+    assert!(send(&world.runtime, sent).await.unwrap().outcome.is_ok());
+    assert!(world.runtime.keys().held(&route(1)).is_none());
+}
+
+#[tokio::test(start_paused = true)]
+async fn answers_leave_at_multiples_of_the_quantum_whatever_they_say() {
+    let world = demanding(IsolationLevel::Shared, 100).await;
+    world.service.set().delay = Duration::from_millis(130);
+    for (features, waits) in [(30, 200), (30, 100), (29, 100)] {
+        let before = Instant::now();
+        let answer = ask(&world.runtime, 1, &vec![1.0; features]).await.unwrap();
+        assert_eq!(answer.outcome.is_ok(), features == 30);
+        assert_eq!(before.elapsed().as_millis(), waits);
+    }
+    // The enclave is free in the meantime.
+    let runtime = world.runtime.clone();
+    let under_way = tokio::spawn(async move { ask(&runtime, 1, &[1.0; 30]).await });
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    assert_eq!(world.runtime.occupancy.counts(), (0, 0));
+    assert!(!under_way.is_finished());
+    assert!(under_way.await.unwrap().is_ok());
+}
