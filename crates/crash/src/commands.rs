@@ -109,7 +109,7 @@ impl Scene<'_> {
         let kept: Vec<ModelVersion> = known
             .into_iter()
             .flat_map(|model| &model.versions)
-            .filter(|(_, kept)| **kept)
+            .filter(|(_, kept)| kept.is_some())
             .map(|(version, _)| *version)
             .collect();
         match self.random.pick(&kept) {
