@@ -37,7 +37,7 @@ const TICK: Duration = Duration::from_millis(200);
 pub(crate) fn setup(lab: &Lab, folder: &Path) -> Result<Setup, BenchError> {
     Ok(Setup {
         folder: folder.to_owned(),
-        code: lab.code(&lab.keyservice)?,
+        code: lab.keyservice.code(),
         policy: AppraisalPolicy::per_release().digest()?,
         sealing_key: Some(lab.keyservice.sealing_key(SealBinding::Measurement)?),
     })

@@ -3,8 +3,8 @@
 
 use std::path::PathBuf;
 
+use sesemi_attest::AppraisalError;
 use sesemi_attest::channel::ChannelError;
-use sesemi_attest::{AppraisalError, AttesterError, VerifyError};
 use sesemi_protocol::cbor::CborError;
 use sesemi_protocol::identity::IdentityError;
 use sesemi_protocol::receipt::SignedError;
@@ -44,12 +44,6 @@ pub enum CrashError {
     /// A policy cannot be used.
     #[error(transparent)]
     Policy(#[from] AppraisalError),
-    /// Evidence does not verify.
-    #[error(transparent)]
-    Verify(#[from] VerifyError),
-    /// The TEE of this process.
-    #[error(transparent)]
-    Attester(#[from] AttesterError),
     /// An identity could not be made.
     #[error(transparent)]
     Identity(#[from] IdentityError),

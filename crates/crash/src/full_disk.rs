@@ -113,7 +113,7 @@ impl Scene {
             owner: client()?,
             user: client()?,
             book: Mutex::new(Book::new(Findings::default())),
-            code: lab.enclave_code()?,
+            code: lab.enclave_code(),
             model: ModelName::new("model")?,
             lab,
         })

@@ -4,14 +4,11 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use sesemi_attest::attester::{Attester, AttesterError, SealBinding};
 use sesemi_attest::channel::Connector;
-use sesemi_attest::code_identity::{CodeIdentity, SgxMeasurement, TeeKind};
-use sesemi_attest::{
-    AppraisalPolicy, Endorsements, Evidence, EvidenceVerifier, SystemClock, TrustAnchor,
-};
-use sesemi_protocol::{CodeIdentityDigest, SecretKey, SystemEntropy};
-use sesemi_simtee::{Image, Machine, Measurement, SealPolicy};
+use sesemi_attest::{AppraisalPolicy, SystemClock};
+use sesemi_protocol::{CodeIdentityDigest, SystemEntropy};
+use sesemi_simtee::{Image, Machine, Measurement};
+use sesemi_testkit::enclave::{self, Enclave};
 use tempfile::TempDir;
 
 use crate::error::{CrashError, io};
@@ -115,7 +112,7 @@ impl Lab {
     /// [`CrashError`].
     pub fn principals(&self) -> Result<Connector, CrashError> {
         Ok(Connector::for_principal(
-            self.verifier()?,
+            enclave::verifier(&self.machine),
             self.service_policy()?,
             AppraisalPolicy::per_release().digest()?,
             Arc::new(SystemClock),
@@ -128,88 +125,28 @@ impl Lab {
     /// # Errors
     /// [`CrashError`].
     pub fn enclaves(&self) -> Result<Connector, CrashError> {
-        let enclave = Enclave {
-            machine: self.machine.clone(),
-            measurement: enclave(),
-        };
         Ok(Connector::for_enclave(
-            self.verifier()?,
+            enclave::verifier(&self.machine),
             self.service_policy()?,
             Arc::new(SystemClock),
             Arc::new(SystemEntropy::new()),
-            Arc::new(enclave),
+            Arc::new(self.enclave()),
         )?)
     }
 
     /// The code of the enclaves that ask for keys.
-    ///
-    /// # Errors
-    /// [`CrashError`].
-    pub fn enclave_code(&self) -> Result<CodeIdentityDigest, CrashError> {
-        self.code(&enclave())
+    #[must_use]
+    pub fn enclave_code(&self) -> CodeIdentityDigest {
+        self.enclave().code()
     }
 
     fn service_policy(&self) -> Result<AppraisalPolicy, CrashError> {
-        let code = self.code(&self.keyservice)?;
+        let code = enclave::code(&self.machine, &self.keyservice);
         Ok(AppraisalPolicy::reference_values([code])?)
     }
 
-    fn verifier(&self) -> Result<EvidenceVerifier, CrashError> {
-        let collateral = serde_json::to_vec(self.machine.collateral())
-            .map_err(|error| CrashError::Answer(error.to_string()))?;
-        Ok(EvidenceVerifier::new(
-            TrustAnchor::simulated(self.machine.root_der().to_vec())?,
-            Endorsements::from_json(&collateral)?,
-        ))
-    }
-
-    fn code(&self, measured: &Measurement) -> Result<CodeIdentityDigest, CrashError> {
-        let identity = CodeIdentity::sgx(
-            self.verifier()?.anchor().domain(),
-            &SgxMeasurement {
-                mr_enclave: measured.mr_enclave,
-                mr_signer: measured.mr_signer,
-                isv_prod_id: measured.isv_prod_id,
-                isv_svn: measured.isv_svn,
-                config_id: measured.config_id,
-            },
-        );
-        Ok(identity.digest()?)
-    }
-}
-
-/// What stands for SeMIRT: its keys are never used, so any code will do.
-fn enclave() -> Measurement {
-    Measurement::of_elf(b"SeMIRT")
-}
-
-/// An enclave in this process, on the simulated machine.
-struct Enclave {
-    machine: Arc<Machine>,
-    measurement: Measurement,
-}
-
-impl Attester for Enclave {
-    fn name(&self) -> &'static str {
-        "simulated"
-    }
-
-    fn tee(&self) -> TeeKind {
-        TeeKind::Sgx
-    }
-
-    fn evidence(&self, report_data: &[u8; 64]) -> Result<Evidence, AttesterError> {
-        let quote = self
-            .machine
-            .quote(&self.measurement, report_data)
-            .map_err(|error| AttesterError::Refused(error.to_string()))?;
-        Ok(Evidence::from_bytes(quote)?)
-    }
-
-    fn sealing_key(&self, _: SealBinding) -> Result<SecretKey, AttesterError> {
-        let key = self
-            .machine
-            .seal_key(&self.measurement, SealPolicy::Measurement);
-        Ok(SecretKey::from_bytes(key))
+    /// What stands for SeMIRT: its keys are never used, so any code will do.
+    fn enclave(&self) -> Enclave {
+        Enclave::new(self.machine.clone(), Measurement::of_elf(b"SeMIRT"))
     }
 }

@@ -1,4 +1,6 @@
-//! What tests share. A dev-dependency only; nothing of the product depends on it.
+//! What tests and the tools of developers share; nothing of the product depends on it.
+//!
+//! [`enclave`]: simulated enclaves in this process.
 //!
 //! Tests of the whole system run the binaries that are deployed: static, in release mode, each measured as one file.
 
@@ -6,8 +8,10 @@
 #![allow(
     clippy::expect_used,
     clippy::panic,
-    reason = "only tests use this crate, and a broken build must fail them loudly"
+    reason = "only tests and tools use this crate, and a broken build must fail them loudly"
 )]
+
+pub mod enclave;
 
 use std::path::PathBuf;
 use std::process::{Command, Stdio};

@@ -12,14 +12,11 @@ use rcgen::{CertificateParams, CustomExtension, KeyPair, PublicKeyData as _};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, ServerName};
 use rustls::sign::CertifiedKey;
 use sesemi_attest::channel::{Acceptor, Connector, ExpectedService, Peer};
-use sesemi_attest::code_identity::SgxMeasurement;
-use sesemi_attest::{
-    AppraisalPolicy, Attester, AttesterError, Clock, CodeIdentity, Endorsements, Evidence,
-    EvidenceVerifier, SealBinding, TeeKind, TrustAnchor,
-};
+use sesemi_attest::{AppraisalPolicy, Attester, Clock};
+use sesemi_protocol::Digest;
 use sesemi_protocol::wire::Call;
-use sesemi_protocol::{CodeIdentityDigest, Digest, SecretKey};
 use sesemi_simtee::{Machine, Measurement};
+use sesemi_testkit::enclave::{Enclave, verifier};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime::Runtime;
@@ -148,28 +145,22 @@ impl Lab {
         let folder = tempfile::tempdir().unwrap();
         let created = UNIX_EPOCH + Duration::from_secs(NOW);
         let machine = Arc::new(Machine::create(folder.path(), created).unwrap());
-        let collateral = serde_json::to_vec(machine.collateral()).unwrap();
-        let verifier = || {
-            let anchor = TrustAnchor::simulated(machine.root_der().to_vec()).unwrap();
-            EvidenceVerifier::new(anchor, Endorsements::from_json(&collateral).unwrap())
-        };
         let policy = AppraisalPolicy::per_release;
-        let approved = code(&verifier());
+        let attester = Enclave::new(machine.clone(), Measurement::of_elf(b"a program"));
         let connector = Connector::for_principal(
-            verifier(),
-            AppraisalPolicy::reference_values([approved]).unwrap(),
+            verifier(&machine),
+            AppraisalPolicy::reference_values([attester.code()]).unwrap(),
             policy().digest().unwrap(),
             Arc::new(Fixed),
             Arc::new(Fixed),
         );
         let key = KeyPair::generate().unwrap();
         let claims = claims(&key);
-        let attester = Enclave(machine.clone());
         let genuine = attester.evidence(&report_data(&claims)).unwrap();
         let acceptor = Acceptor::new(
             Arc::new(identity(2)),
             Arc::new(attester),
-            verifier(),
+            verifier(&machine),
             policy(),
             Arc::new(Fixed),
             Arc::new(Fixed),
@@ -287,44 +278,6 @@ fn extension(evidence: &[u8], claims: &[u8]) -> Vec<u8> {
     e.array(2).unwrap().bytes(evidence).unwrap();
     e.bytes(claims).unwrap();
     e.into_writer()
-}
-
-/// A program on the simulated machine.
-struct Enclave(Arc<Machine>);
-
-/// The code identity of that enclave, which its clients take for KeyService's.
-fn code(verifier: &EvidenceVerifier) -> CodeIdentityDigest {
-    let measured = Measurement::of_elf(b"a program");
-    let measured = SgxMeasurement {
-        mr_enclave: measured.mr_enclave,
-        mr_signer: measured.mr_signer,
-        isv_prod_id: measured.isv_prod_id,
-        isv_svn: measured.isv_svn,
-        config_id: measured.config_id,
-    };
-    let identity = CodeIdentity::sgx(verifier.anchor().domain(), &measured);
-    identity.digest().unwrap()
-}
-
-impl Attester for Enclave {
-    fn name(&self) -> &'static str {
-        "simulated"
-    }
-
-    fn tee(&self) -> TeeKind {
-        TeeKind::Sgx
-    }
-
-    fn evidence(&self, report_data: &[u8; 64]) -> Result<Evidence, AttesterError> {
-        let quote = self
-            .0
-            .quote(&Measurement::of_elf(b"a program"), report_data);
-        Ok(Evidence::from_bytes(quote.unwrap())?)
-    }
-
-    fn sealing_key(&self, _: SealBinding) -> Result<SecretKey, AttesterError> {
-        Err(AttesterError::NoTee)
-    }
 }
 
 impl Clock for Fixed {

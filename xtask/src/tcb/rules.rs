@@ -16,8 +16,8 @@ enum Allowed {
 }
 use Allowed::{Anything, Only};
 
-/// A row for each of our crates, by folder. No row names `testkit`, which is for `[dev-dependencies]` alone, nor `bench`, `crash`, `paper-models`
-/// and `fuzz`, on which nothing depends.
+/// A row for each of our crates, by folder. No row names `testkit`, which is for `[dev-dependencies]` and for the tools of
+/// developers (`bench`, `crash`, `fuzz`), nor these and `paper-models`, on which nothing depends.
 const MAY_DEPEND_ON: [(&str, Allowed); 19] = [
     ("trusted/hardening", Only(&[])),
     ("trusted/protocol", Only(&["trusted/hardening"])),

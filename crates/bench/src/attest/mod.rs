@@ -19,7 +19,7 @@ use self::pieces::Pieces;
 use self::release::Releases;
 use self::samples::RealEvidence;
 use self::tls::PlainTls;
-use crate::enclave::{self, Lab};
+use crate::enclave::Lab;
 use crate::error::BenchError;
 use crate::stopwatch::Lap;
 
@@ -164,7 +164,7 @@ pub(crate) async fn run(runs: u32, limit: Duration) -> Result<Report, BenchError
     }
     bench.releases.stop().await?;
     Ok(Report {
-        tee: enclave::NAME,
+        tee: sesemi_testkit::enclave::NAME,
         threads: 1,
         baseline: Metric::MutualTls.name(),
         metrics: metrics.into(),

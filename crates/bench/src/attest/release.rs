@@ -92,7 +92,7 @@ async fn register(lab: &Lab, server: &Running) -> Result<ReleaseRequest, BenchEr
         owner.identity.public().principal_id(),
         user.identity.public().principal_id(),
     );
-    let codes = vec![lab.code(&lab.semirt)?];
+    let codes = vec![lab.semirt.code()];
     let (name, version) = (ModelName::new("model")?, ModelVersion::new(1)?);
     let (model_key, request_key) = (
         SecretKey::generate(&*lab.entropy)?,

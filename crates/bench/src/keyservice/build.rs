@@ -113,7 +113,7 @@ impl State {
         let shape = Shape::of(grants);
         let folder = tempfile::tempdir()?;
         let service = found(lab, folder.path())?;
-        let codes = vec![lab.code(&lab.semirt)?];
+        let codes = vec![lab.semirt.code()];
         let (orders, queue) = sync_channel(8);
         std::thread::scope(|scope| {
             let (shape, codes) = (&shape, &codes);

@@ -136,7 +136,7 @@ impl Owners {
         Ok(Self {
             all,
             users,
-            code: lab.code(&lab.semirt)?,
+            code: lab.semirt.code(),
             made: 0,
         })
     }

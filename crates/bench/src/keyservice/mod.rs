@@ -16,7 +16,7 @@ use std::path::Path;
 use serde::Serialize;
 use sesemi_keyservice::start::{DATABASE, SNAPSHOTS};
 
-use crate::enclave::{self, Lab};
+use crate::enclave::Lab;
 use crate::error::BenchError;
 
 /// What `stat` counts blocks in, in bytes.
@@ -84,7 +84,7 @@ pub(crate) fn run(grants: usize, rounds: usize) -> Result<Report, BenchError> {
     eprintln!("releases");
     metrics.extend(release::measure(&lab, &few, &many, rounds)?);
     Ok(Report {
-        tee: enclave::NAME,
+        tee: sesemi_testkit::enclave::NAME,
         metrics,
     })
 }

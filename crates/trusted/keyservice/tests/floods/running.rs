@@ -7,11 +7,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use sesemi_attest::channel::{Acceptor, Channel, Connector, ExpectedService};
-use sesemi_attest::code_identity::SgxMeasurement;
-use sesemi_attest::{
-    AppraisalPolicy, Attester, AttesterError, CodeIdentity, Endorsements, Evidence,
-    EvidenceVerifier, SealBinding, SystemClock, TeeKind, TrustAnchor,
-};
+use sesemi_attest::{AppraisalPolicy, SystemClock};
 use sesemi_keyservice::limits::{Limits, Rate};
 use sesemi_keyservice::metrics::Metrics;
 use sesemi_keyservice::server::{AddressLimits, Bounds, Server};
@@ -21,34 +17,13 @@ use sesemi_protocol::receipt::Point;
 use sesemi_protocol::wire::{Call, CallBody, Reply, ReplyBody};
 use sesemi_protocol::{CodeIdentityDigest, SecretKey, SystemEntropy};
 use sesemi_simtee::{Machine, Measurement};
+use sesemi_testkit::enclave::{Enclave, verifier};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::watch;
 
-const PROGRAM: &[u8] = b"KeyService";
 /// Commands and questions of one principal.
 pub(crate) const PRINCIPALS_BURST: u32 = 100;
 pub(crate) const LIMIT: Duration = Duration::from_secs(30);
-
-struct Enclave(Arc<Machine>);
-
-impl Attester for Enclave {
-    fn name(&self) -> &'static str {
-        "simulated"
-    }
-
-    fn tee(&self) -> TeeKind {
-        TeeKind::Sgx
-    }
-
-    fn evidence(&self, report_data: &[u8; 64]) -> Result<Evidence, AttesterError> {
-        let quote = self.0.quote(&Measurement::of_elf(PROGRAM), report_data);
-        Ok(Evidence::from_bytes(quote.unwrap())?)
-    }
-
-    fn sealing_key(&self, _: SealBinding) -> Result<SecretKey, AttesterError> {
-        Ok(SecretKey::from_bytes([1; 32]))
-    }
-}
 
 pub(crate) struct Running {
     pub(crate) address: SocketAddr,
@@ -60,34 +35,21 @@ pub(crate) struct Running {
     _stop: watch::Sender<bool>,
 }
 
-fn verifier(machine: &Machine) -> EvidenceVerifier {
-    let collateral = serde_json::to_vec(machine.collateral()).unwrap();
-    EvidenceVerifier::new(
-        TrustAnchor::simulated(machine.root_der().to_vec()).unwrap(),
-        Endorsements::from_json(&collateral).unwrap(),
-    )
+fn keyservice(machine: &Arc<Machine>) -> Enclave {
+    Enclave::new(machine.clone(), Measurement::of_elf(b"KeyService"))
 }
 
+/// Of principals, or of enclaves. Which code an enclave runs matters to no flood: it is KeyService's own.
 fn connector(machine: &Arc<Machine>, enclave: bool) -> Connector {
-    let measured = Measurement::of_elf(PROGRAM);
-    let identity = CodeIdentity::sgx(
-        verifier(machine).anchor().domain(),
-        &SgxMeasurement {
-            mr_enclave: measured.mr_enclave,
-            mr_signer: measured.mr_signer,
-            isv_prod_id: measured.isv_prod_id,
-            isv_svn: measured.isv_svn,
-            config_id: measured.config_id,
-        },
-    );
-    let policy = AppraisalPolicy::reference_values([identity.digest().unwrap()]).unwrap();
+    let keyservice = keyservice(machine);
+    let policy = AppraisalPolicy::reference_values([keyservice.code()]).unwrap();
+    let verifier = verifier(machine);
     let (clock, entropy) = (Arc::new(SystemClock), Arc::new(SystemEntropy::new()));
     if enclave {
-        let attester = Arc::new(Enclave(machine.clone()));
-        Connector::for_enclave(verifier(machine), policy, clock, entropy, attester).unwrap()
+        Connector::for_enclave(verifier, policy, clock, entropy, Arc::new(keyservice)).unwrap()
     } else {
         let appraised_by = AppraisalPolicy::per_release().digest().unwrap();
-        Connector::for_principal(verifier(machine), policy, appraised_by, clock, entropy).unwrap()
+        Connector::for_principal(verifier, policy, appraised_by, clock, entropy).unwrap()
     }
 }
 
@@ -128,7 +90,7 @@ pub(crate) async fn serve(
     let service = Arc::new(*service);
     let acceptor = Acceptor::new(
         service.identity().clone(),
-        Arc::new(Enclave(machine.clone())),
+        Arc::new(keyservice(&machine)),
         verifier(&machine),
         policy,
         Arc::new(SystemClock),
