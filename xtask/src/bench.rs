@@ -4,11 +4,13 @@ pub(crate) mod attest;
 pub(crate) mod keyservice;
 
 use std::path::Path;
-use std::process::Stdio;
+use std::process::{Command, Stdio};
 use std::{fs, io, process};
 
+use serde::de::DeserializeOwned;
 use serde_json::Value;
 
+use crate::binaries::BENCH;
 use crate::measurement::{self, Figure, Measurement};
 use crate::{Outcome, build, demo, output, workspace};
 
@@ -77,6 +79,51 @@ fn figure(key: &str, results: &[Value]) -> Outcome<Figure> {
     let samples: Option<Vec<f64>> = results.iter().map(|result| result[key].as_f64()).collect();
     let figure = samples.and_then(|samples| Figure::of(&format!("demo.{key}"), "ms", &samples));
     figure.ok_or_else(|| format!("the demo's result has no number {key}"))
+}
+
+/// Builds and runs `sesemi-bench` with these arguments, the first of which is the command's name, and makes of its report the
+/// figures, the TEE's name and the number of threads. What the program tells people goes to this terminal.
+fn measured<R: DeserializeOwned>(
+    arguments: &[&str],
+    read: impl FnOnce(R) -> Outcome<(Vec<Figure>, String, Option<u32>)>,
+) -> Outcome<Measurement> {
+    // Before it is built: what is measured is what was there when the command was given.
+    let (machine, commit) = (measurement::machine()?, measurement::commit()?);
+    let program = build::build_tool(&BENCH)?;
+    let mut command = Command::new(program);
+    let (figures, tee, threads) = read(samples(command.args(arguments))?)?;
+    let (what, how) = arguments.split_first().ok_or("no command was given")?;
+    Ok(Measurement {
+        machine,
+        commit,
+        tee,
+        threads,
+        command: format!("cargo xtask bench {what} --json FILE {}", how.join(" ")),
+        figures,
+    })
+}
+
+/// Runs a program that prints a report.
+fn samples<R: DeserializeOwned>(command: &mut Command) -> Outcome<R> {
+    let name = BENCH.name;
+    let done = command
+        .stderr(Stdio::inherit())
+        .output()
+        .map_err(|error| format!("cannot run {name}: {error}"))?;
+    if !done.status.success() {
+        return Err(format!("{name} failed ({}), see above", done.status));
+    }
+    serde_json::from_slice(&done.stdout)
+        .map_err(|error| format!("{name} printed something else than its samples: {error}"))
+}
+
+/// Prints a measurement for people, and writes it into the file, if there is one.
+fn tell(measurement: &Measurement, in_words: &str, json: Option<&Path>) -> Outcome<()> {
+    output::print(in_words)?;
+    match json {
+        Some(file) => output::write_json(file, measurement),
+        None => Ok(()),
+    }
 }
 
 #[cfg(test)]

@@ -3,13 +3,11 @@
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::path::Path;
-use std::process::{Command, Stdio};
 
 use serde::Deserialize;
 
-use crate::binaries::BENCH;
-use crate::measurement::{self, Figure, Measurement};
-use crate::{Outcome, build, output};
+use crate::Outcome;
+use crate::measurement::{Figure, Measurement};
 
 /// What `sesemi-bench attest` prints.
 #[derive(Deserialize)]
@@ -32,46 +30,13 @@ struct Samples {
 
 /// The command: `runs` rounds, or as many as begin within `limit` seconds.
 pub(crate) fn run(json: Option<&Path>, runs: u32, limit: u64) -> Outcome<()> {
-    let (machine, commit) = (measurement::machine()?, measurement::commit()?);
-    let program = build::build_tool(&BENCH)?;
     eprintln!("measuring for {limit} s at most");
-    let mut command = Command::new(program);
-    command.args(["attest", "--runs", &runs.to_string()]);
-    command.args(["--limit", &limit.to_string()]);
-    let report = measure(&mut command)?;
-    let measurement = Measurement {
-        machine,
-        commit,
-        figures: figures(&report)?,
-        tee: report.tee,
-        threads: Some(report.threads),
-        command: format!("cargo xtask bench attest --json FILE --runs {runs} --limit {limit}"),
-    };
-    output::print(&in_words(&measurement))?;
-    match json {
-        Some(file) => output::write_json(file, &measurement),
-        None => Ok(()),
-    }
-}
-
-/// Runs it. What it tells people goes to this terminal.
-fn measure(command: &mut Command) -> Outcome<Report> {
-    let done = command
-        .stderr(Stdio::inherit())
-        .output()
-        .map_err(|error| format!("cannot run {}: {error}", BENCH.name))?;
-    if !done.status.success() {
-        return Err(format!(
-            "{} failed ({}), see above",
-            BENCH.name, done.status
-        ));
-    }
-    serde_json::from_slice(&done.stdout).map_err(|error| {
-        format!(
-            "{} printed something else than its samples: {error}",
-            BENCH.name
-        )
-    })
+    let (runs, limit) = (runs.to_string(), limit.to_string());
+    let arguments = ["attest", "--runs", &runs, "--limit", &limit];
+    let measured = super::measured(&arguments, |report: Report| {
+        Ok((figures(&report)?, report.tee, Some(report.threads)))
+    })?;
+    super::tell(&measured, &in_words(&measured), json)
 }
 
 /// For each metric the wall clock's time and the CPU time; for connections also how many times the baseline's they take.

@@ -1,13 +1,11 @@
 //! `cargo xtask bench keyservice`: what KeyService does with many grants. `crates/bench` measures; here its samples become figures.
 
 use std::path::Path;
-use std::process::{Command, Stdio};
 
 use serde::Deserialize;
 
-use crate::binaries::BENCH;
-use crate::measurement::{self, Figure, Measurement};
-use crate::{Outcome, build, output};
+use crate::Outcome;
+use crate::measurement::{Figure, Measurement};
 
 /// What `sesemi-bench keyservice` prints.
 #[derive(Deserialize)]
@@ -28,47 +26,12 @@ struct Samples {
 
 /// The command: so many rounds with so many grants.
 pub(crate) fn run(json: Option<&Path>, grants: u32, rounds: u32) -> Outcome<()> {
-    let (machine, commit) = (measurement::machine()?, measurement::commit()?);
-    let program = build::build_tool(&BENCH)?;
     let (grants, rounds) = (grants.to_string(), rounds.to_string());
-    let mut command = Command::new(program);
-    command.args(["keyservice", "--grants", &grants, "--rounds", &rounds]);
-    let report = measure(&mut command)?;
-    let measurement = Measurement {
-        machine,
-        commit,
-        figures: figures(&report)?,
-        tee: report.tee,
-        threads: None,
-        command: format!(
-            "cargo xtask bench keyservice --json FILE --grants {grants} --rounds {rounds}"
-        ),
-    };
-    output::print(&in_words(&measurement))?;
-    match json {
-        Some(file) => output::write_json(file, &measurement),
-        None => Ok(()),
-    }
-}
-
-/// Runs it. What it tells people goes to this terminal.
-fn measure(command: &mut Command) -> Outcome<Report> {
-    let done = command
-        .stderr(Stdio::inherit())
-        .output()
-        .map_err(|error| format!("cannot run {}: {error}", BENCH.name))?;
-    if !done.status.success() {
-        return Err(format!(
-            "{} failed ({}), see above",
-            BENCH.name, done.status
-        ));
-    }
-    serde_json::from_slice(&done.stdout).map_err(|error| {
-        format!(
-            "{} printed something else than its samples: {error}",
-            BENCH.name
-        )
-    })
+    let arguments = ["keyservice", "--grants", &grants, "--rounds", &rounds];
+    let measured = super::measured(&arguments, |report: Report| {
+        Ok((figures(&report)?, report.tee, None))
+    })?;
+    super::tell(&measured, &in_words(&measured), json)
 }
 
 fn figures(report: &Report) -> Outcome<Vec<Figure>> {
