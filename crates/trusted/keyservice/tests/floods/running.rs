@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::num::{NonZeroU32, NonZeroUsize};
 use std::path::Path;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use sesemi_attest::channel::{Acceptor, Channel, Connector, ExpectedService};
 use sesemi_attest::{AppraisalPolicy, SystemClock};
@@ -13,9 +13,11 @@ use sesemi_keyservice::metrics::Metrics;
 use sesemi_keyservice::server::{AddressLimits, Bounds, Server};
 use sesemi_keyservice::service::{KeyService, Resources};
 use sesemi_keyservice::start::{Opening, Setup};
+use sesemi_protocol::command::{Action, Command};
+use sesemi_protocol::query::{Query, Question};
 use sesemi_protocol::receipt::Point;
 use sesemi_protocol::wire::{Call, CallBody, Reply, ReplyBody};
-use sesemi_protocol::{CodeIdentityDigest, SecretKey, SystemEntropy};
+use sesemi_protocol::{CodeIdentityDigest, SecretKey, SigningIdentity, SystemEntropy};
 use sesemi_simtee::{Machine, Measurement};
 use sesemi_testkit::enclave::{Enclave, verifier};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
@@ -158,6 +160,34 @@ pub(crate) async fn call(channel: &mut Channel, body: CallBody) -> Option<ReplyB
     channel.send(&call, LIMIT).await.ok()?;
     let reply: Option<Reply> = channel.receive(LIMIT).await.ok()?;
     reply.map(|reply| reply.body)
+}
+
+pub(crate) fn somebody(seed: u8) -> SigningIdentity {
+    SigningIdentity::from_seed(SecretKey::from_bytes([seed; 32])).unwrap()
+}
+
+pub(crate) fn registration(running: &Running, of: &SigningIdentity) -> CallBody {
+    let command = Command {
+        service: running.service.id(),
+        sequence: 1,
+        seen: Point::START,
+        action: Action::Register {
+            public_key: *of.public().key(),
+        },
+    };
+    let signed = command.sign(of).unwrap().into();
+    CallBody::Submit { signed, key: None }
+}
+
+pub(crate) fn question(running: &Running, of: &SigningIdentity) -> CallBody {
+    let at = SystemTime::now().duration_since(UNIX_EPOCH);
+    let query = Query {
+        service: running.service.id(),
+        at: at.unwrap().as_secs(),
+        seen: Point::START,
+        question: Question::GrantsToMe { after: 0 },
+    };
+    CallBody::Query(query.sign(of).unwrap().into())
 }
 
 pub(crate) fn status() -> CallBody {

@@ -1,43 +1,12 @@
 //! Calls that no enclave and no registered principal sends: they count for the address that they come from.
 
 use sesemi_keyservice::server::Bounds;
-use sesemi_protocol::command::{Action, Command};
-use sesemi_protocol::query::{Query, Question};
-use sesemi_protocol::receipt::Point;
 use sesemi_protocol::wire::{CallBody, ReplyBody};
-use sesemi_protocol::{RefusalCode, SecretKey, SigningIdentity};
+use sesemi_protocol::{RefusalCode, SigningIdentity};
 
-use crate::running::{Running, call, has_status, serve, status};
+use crate::running::{Running, call, has_status, question, registration, serve, somebody, status};
 
 const NAMES_NOBODY: usize = 5;
-
-fn somebody(seed: u8) -> SigningIdentity {
-    SigningIdentity::from_seed(SecretKey::from_bytes([seed; 32])).unwrap()
-}
-
-fn registration(running: &Running, of: &SigningIdentity) -> CallBody {
-    let command = Command {
-        service: running.service.id(),
-        sequence: 1,
-        seen: Point::START,
-        action: Action::Register {
-            public_key: *of.public().key(),
-        },
-    };
-    let signed = command.sign(of).unwrap().into();
-    CallBody::Submit { signed, key: None }
-}
-
-fn question(running: &Running, of: &SigningIdentity) -> CallBody {
-    let at = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
-    let query = Query {
-        service: running.service.id(),
-        at: at.unwrap().as_secs(),
-        seen: Point::START,
-        question: Question::GrantsToMe { after: 0 },
-    };
-    CallBody::Query(query.sign(of).unwrap().into())
-}
 
 /// The question with its signature, which comes last, changed.
 fn forged(running: &Running, in_the_name_of: &SigningIdentity) -> CallBody {

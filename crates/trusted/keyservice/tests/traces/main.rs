@@ -15,38 +15,11 @@ mod running;
 use std::path::Path;
 
 use sesemi_keyservice::server::Bounds;
-use sesemi_protocol::command::{Action, Command};
-use sesemi_protocol::query::{Query, Question};
-use sesemi_protocol::receipt::Point;
-use sesemi_protocol::wire::{CallBody, ReplyBody};
-use sesemi_protocol::{RefusalCode, SecretKey, SigningIdentity};
+use sesemi_protocol::RefusalCode;
+use sesemi_protocol::wire::ReplyBody;
 use sesemi_traces::Export;
 
-use running::{LIMIT, Running, call, has_status, serve, status};
-
-fn registration(running: &Running, of: &SigningIdentity) -> CallBody {
-    let command = Command {
-        service: running.service.id(),
-        sequence: 1,
-        seen: Point::START,
-        action: Action::Register {
-            public_key: *of.public().key(),
-        },
-    };
-    let signed = command.sign(of).unwrap().into();
-    CallBody::Submit { signed, key: None }
-}
-
-fn question(running: &Running, of: &SigningIdentity) -> CallBody {
-    let at = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
-    let query = Query {
-        service: running.service.id(),
-        at: at.unwrap().as_secs(),
-        seen: Point::START,
-        question: Question::GrantsToMe { after: 0 },
-    };
-    CallBody::Query(query.sign(of).unwrap().into())
-}
+use running::{LIMIT, call, has_status, question, registration, serve, somebody, status};
 
 fn is_over(reply: Option<&ReplyBody>) -> bool {
     matches!(reply, Some(ReplyBody::Refused(it)) if it.code == RefusalCode::Busy)
@@ -84,7 +57,7 @@ async fn calls_that_are_refused_as_too_many_leave_no_span_whoever_sends_them() {
     let running = serve(folder.path(), Bounds::default(), 100, 5).await;
 
     // Of nobody in particular five pass: a registration and four more.
-    let known = SigningIdentity::from_seed(SecretKey::from_bytes([1; 32])).unwrap();
+    let known = somebody(1);
     let mut channel = running.principal().await;
     let reply = call(&mut channel, registration(&running, &known)).await;
     assert!(matches!(reply, Some(ReplyBody::Receipt(_))));
