@@ -117,11 +117,14 @@ impl UnlockFolder {
         state_key: &SecretKey,
         entropy: &dyn Entropy,
     ) -> Result<(), UnlockError> {
-        let unlocked = Unlocked {
+        self.write_file(
+            &tee_name(code),
             service,
-            state_key: state_key.clone(),
-        };
-        self.write_file(&tee_name(code), code, sealing_key, &unlocked, entropy)
+            code,
+            sealing_key,
+            state_key,
+            entropy,
+        )
     }
 
     /// Keeps a state key that may become the one of `code`, beside the present one: which of the two it is says the log.
@@ -136,28 +139,31 @@ impl UnlockFolder {
         state_key: &SecretKey,
         entropy: &dyn Entropy,
     ) -> Result<(), UnlockError> {
-        let unlocked = Unlocked {
+        self.write_file(
+            &next_name(code),
             service,
-            state_key: state_key.clone(),
-        };
-        self.write_file(&next_name(code), code, sealing_key, &unlocked, entropy)
+            code,
+            sealing_key,
+            state_key,
+            entropy,
+        )
     }
 
     fn write_file(
         &self,
         name: &str,
+        service: ServiceId,
         code: CodeIdentityDigest,
         sealing_key: &SecretKey,
-        unlocked: &Unlocked,
+        state_key: &SecretKey,
         entropy: &dyn Entropy,
     ) -> Result<(), UnlockError> {
         let mut file = TeeFile {
             format: TEE_FORMAT,
-            service: unlocked.service,
+            service,
             code,
             sealed: nothing(),
         };
-        let state_key = &unlocked.state_key;
         let sealed = seal(sealing_key, TEE_PURPOSE, &file, state_key, entropy)?;
         file.sealed = sealed.as_slice().into();
         self.write(name, &file)
