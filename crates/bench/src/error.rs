@@ -72,15 +72,3 @@ pub(crate) enum BenchError {
     #[error("a task of this process ended early")]
     Task(#[from] tokio::task::JoinError),
 }
-
-/// An error with all its causes.
-pub(crate) fn in_one_line(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text.push_str(": ");
-        text.push_str(&error.to_string());
-        cause = error.source();
-    }
-    text
-}

@@ -26,6 +26,7 @@ use clap::{Parser, Subcommand};
 use rustix::thread::{CpuSet, sched_getcpu, sched_setaffinity};
 use serde::Serialize;
 use sesemi_process::WipingAllocator;
+use sesemi_testkit::in_one_line;
 
 use crate::error::BenchError;
 
@@ -88,7 +89,7 @@ fn main() -> ExitCode {
     match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("error: {}", error::in_one_line(&error));
+            eprintln!("error: {}", in_one_line(&error));
             ExitCode::FAILURE
         }
     }

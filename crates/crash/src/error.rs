@@ -69,16 +69,3 @@ pub(crate) fn io(what: impl core::fmt::Display) -> impl FnOnce(std::io::Error) -
     let what = what.to_string();
     move |source| CrashError::Io(what, source)
 }
-
-/// An error with all its causes.
-#[must_use]
-pub fn in_one_line(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text.push_str(": ");
-        text.push_str(&error.to_string());
-        cause = error.source();
-    }
-    text
-}

@@ -8,9 +8,10 @@ use std::process::ExitCode;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use clap::Parser;
-use sesemi_crash::error::{CrashError, in_one_line};
+use sesemi_crash::error::CrashError;
 use sesemi_crash::findings::Findings;
 use sesemi_crash::lab::Programs;
+use sesemi_testkit::in_one_line;
 
 /// Kills KeyService at random instants, starts it again, and compares its state with what its clients hold.
 #[derive(Parser)]

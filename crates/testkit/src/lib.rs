@@ -40,3 +40,16 @@ fn build() -> PathBuf {
     let folder = built.get("folder").and_then(serde_json::Value::as_str);
     PathBuf::from(folder.expect("the JSON names the folder"))
 }
+
+/// An error with all its causes, as a tool prints it when it gives up.
+#[must_use]
+pub fn in_one_line(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        text.push_str(": ");
+        text.push_str(&error.to_string());
+        cause = error.source();
+    }
+    text
+}
