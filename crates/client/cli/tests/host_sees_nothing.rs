@@ -27,7 +27,7 @@ use sesemi_cli::stack::{Facts, Stack};
 use sesemi_protocol::envelope::parse_request;
 use sesemi_protocol::package::{Package, manifest_digest, object_path};
 use sesemi_protocol::{SecretKey, kdf};
-use support::{input, push, rows, scope, semirt, start};
+use support::{get, input, push, rows, scope, semirt, start};
 
 /// Something that must not be found, and what it is.
 struct Needle {
@@ -413,21 +413,6 @@ fn process_facts(stack: &Stack) -> Vec<(String, Vec<u8>)> {
         facts.len()
     );
     facts
-}
-
-fn get(url: &str) -> Vec<u8> {
-    let rest = url.trim_start_matches("http://");
-    let (host, path) = rest.split_at(rest.find('/').unwrap());
-    let mut tcp = TcpStream::connect(host).unwrap();
-    write!(
-        tcp,
-        "GET {path} HTTP/1.1\r\nhost: {host}\r\nconnection: close\r\n\r\n"
-    )
-    .unwrap();
-    let mut answer = Vec::new();
-    tcp.read_to_end(&mut answer).unwrap();
-    assert!(answer.starts_with(b"HTTP/1.1 200"), "{url}");
-    answer
 }
 
 /// The folder in /proc of each process in the simulated TEE, and whether it is KeyService.

@@ -1,15 +1,21 @@
 //! `sesemi access`: grants, and why they allow or not.
 
+use std::time::Duration;
+
 use sesemi::{
     Explanation, Finding, Grant, GrantVerdict, GrantView, GrantedVersions, KeyVerdict, ModelId,
     ModelTarget, RefusalCode, RequestKeyName, Subject, VersionSelector,
 };
+use tokio::time::timeout;
 
 use super::actor::{isolation_json, joined, object};
 use crate::args::{AccessCommand, ExplainArgs, GrantArgs, Who};
 use crate::error::{CliError, During as _};
 use crate::table::table;
 use crate::times::shown;
+
+/// How long a revocation waits for the list of what it leaves. Whoever revokes is in a hurry, and the list is only told.
+const LIST: Duration = Duration::from_secs(2);
 
 /// `sesemi access`.
 ///
@@ -99,8 +105,7 @@ async fn grant(args: GrantArgs) -> Result<(), CliError> {
 async fn revoke(grants: Vec<u64>, owner: Option<&str>, who: Who) -> Result<(), CliError> {
     let mut actor = who.connect().await?;
     let owner = actor.principal(owner)?;
-    // Nothing may keep a revocation from being sent: without this list, less is said of it.
-    let before = actor.client.grants(owner, None).await.unwrap_or_default();
+    let before = at_once(actor.client.grants(owner, None)).await;
     actor
         .client
         .revoke(owner, grants.iter().copied())
@@ -116,6 +121,14 @@ async fn revoke(grants: Vec<u64>, owner: Option<&str>, who: Who) -> Result<(), C
     let remaining: Vec<serde_json::Value> = left.iter().copied().map(to_json).collect();
     let value = object([("revoked", grants.into()), ("remaining", remaining.into())]);
     actor.done(&people, value)
+}
+
+/// The list, or none of it. Nothing may keep a revocation from being sent, nor for long: without the list, less is said of it.
+async fn at_once<E>(list: impl Future<Output = Result<Vec<GrantView>, E>>) -> Vec<GrantView> {
+    match timeout(LIST, list).await {
+        Ok(Ok(grants)) => grants,
+        Ok(Err(_)) | Err(_) => Vec::new(),
+    }
 }
 
 /// The grants of the models that the `revoked` ones were for, without these: who revokes one often means them all.
@@ -363,6 +376,18 @@ mod tests {
             note: String::new(),
             by: "cd".repeat(32).parse().unwrap(),
         }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_revocation_goes_on_without_a_list_that_does_not_come() {
+        let listed = |grants| async move { Ok::<_, ()>(grants) };
+        assert_eq!(at_once(listed(vec![grant(1, "a")])).await.len(), 1);
+        assert!(at_once(async { Err("refused") }).await.is_empty());
+
+        let began = tokio::time::Instant::now();
+        let never = std::future::pending::<Result<_, ()>>();
+        assert!(at_once(never).await.is_empty());
+        assert_eq!(began.elapsed().as_secs(), LIST.as_secs());
     }
 
     #[test]

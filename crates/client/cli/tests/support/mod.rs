@@ -11,8 +11,10 @@
     reason = "test code; each test uses a part of it"
 )]
 
-use std::net::SocketAddr;
+use std::io::{Read as _, Write as _};
+use std::net::{SocketAddr, TcpStream};
 use std::sync::Arc;
+use std::time::Duration;
 
 use object_store::local::LocalFileSystem;
 use sesemi::{
@@ -41,6 +43,23 @@ pub async fn start_in(folder: TempDir) -> (TempDir, Stack) {
 
 pub fn keyservice(facts: &Facts) -> SocketAddr {
     facts.keyservice.parse().unwrap()
+}
+
+/// A whole answer, with its head.
+pub fn get(url: &str) -> Vec<u8> {
+    let rest = url.trim_start_matches("http://");
+    let (host, path) = rest.split_at(rest.find('/').unwrap());
+    let mut tcp = TcpStream::connect(host).unwrap();
+    tcp.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
+    write!(
+        tcp,
+        "GET {path} HTTP/1.1\r\nhost: {host}\r\nconnection: close\r\n\r\n"
+    )
+    .unwrap();
+    let mut answer = Vec::new();
+    tcp.read_to_end(&mut answer).unwrap();
+    assert!(answer.starts_with(b"HTTP/1.1 200"), "{url}");
+    answer
 }
 
 pub async fn join(facts: &Facts) -> Client {
