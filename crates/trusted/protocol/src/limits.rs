@@ -29,6 +29,12 @@ pub const MAX_MANIFEST: usize = 512 * 1024;
 /// Most forms in one model package.
 pub const MAX_FORMS: usize = 8;
 
+/// Longest list of weights of a compiled form, in bytes.
+pub const MAX_WEIGHT_LIST: usize = 4 * 1024 * 1024;
+
+/// Longest name of a weight, in bytes. Tools make them of the names of the layers that a weight is in.
+pub const MAX_WEIGHT_NAME: usize = 1024;
+
 /// Longest plain header of a model package, in bytes.
 pub const MAX_PACKAGE_HEADER: usize = 1024;
 

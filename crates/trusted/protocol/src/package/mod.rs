@@ -14,6 +14,7 @@ mod manifest;
 mod open;
 mod seal;
 pub mod stream;
+mod weights;
 
 pub use manifest::{
     Dimension, Form, FormContent, InstructionSet, Manifest, Memory, ModelFormat, TensorSpec,
@@ -21,6 +22,7 @@ pub use manifest::{
 };
 pub use open::{FormPlace, HEAD, OpenPackage, Package, parse_header};
 pub use seal::seal;
+pub use weights::{NOWHERE, WEIGHT_ALIGNMENT, Weight, WeightList, WeightListError};
 
 use minicbor::Encoder;
 

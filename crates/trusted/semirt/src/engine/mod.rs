@@ -3,6 +3,8 @@
 
 pub mod rten;
 
+use std::sync::Arc;
+
 use sesemi_protocol::package::{Form, InstructionSet, Manifest};
 use sesemi_protocol::tensor::{Tensor, TensorView};
 
@@ -69,6 +71,18 @@ pub trait Execution: Send {
         inputs: &[TensorView<'_>],
         wanted: &[String],
     ) -> Result<Vec<Tensor>, EngineError>;
+
+    /// What stops this execution from another thread, if the engine can be stopped. It may be asked for once and kept.
+    fn stopper(&self) -> Option<Arc<dyn Stop>> {
+        None
+    }
+}
+
+/// Stops an execution while it runs.
+pub trait Stop: Send + Sync {
+    /// Has the run under way, or the next one, end with [`EngineError::Run`] as soon as the engine looks, which it does between
+    /// operators. An execution that was stopped stays so: drop it and make another.
+    fn stop(&self);
 }
 
 /// Whether this processor has an instruction set.
