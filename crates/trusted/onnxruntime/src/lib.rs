@@ -54,6 +54,12 @@ impl OnnxRuntime {
             memory: Arc::new(memory),
         })
     }
+
+    /// What sessions are made in, for tools that make their own.
+    #[must_use]
+    pub fn environment(&self) -> &Environment {
+        &self.environment
+    }
 }
 
 impl Engine for OnnxRuntime {

@@ -120,15 +120,13 @@ impl Parts {
                 let ort = builder.commit_from_memory(&graph).map_err(failed)?;
                 Ok(Committed { ort, weights: None })
             }
-            Self::WithWeights { mut weights, graph } => {
+            Self::WithWeights { weights, graph } => {
                 let name = CString::new(WEIGHTS).map_err(|e| EngineError::Load(e.to_string()))?;
                 weights.lend_as_file(&name, &mut builder).map_err(failed)?;
                 let ort = builder.commit_from_memory(&graph).map_err(failed)?;
-                // Small ones it may have left where they are.
-                Ok(Committed {
-                    ort,
-                    weights: Some(weights),
-                })
+                // It has made copies of them, whatever their size: none is used where it is.
+                drop(weights);
+                Ok(Committed { ort, weights: None })
             }
             Self::Compiled {
                 mut weights,

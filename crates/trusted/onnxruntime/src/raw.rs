@@ -344,12 +344,14 @@ impl Weights {
     /// # Errors
     /// ONNX Runtime's.
     pub(crate) fn lend_as_file(
-        &mut self,
+        &self,
         name: &CStr,
         builder: &mut SessionBuilder,
     ) -> Result<(), Error> {
-        let (names, buffers) = ([name.as_ptr()], [self.bytes.as_mut_ptr().cast::<c_char>()]);
-        let lengths = [self.bytes.len()];
+        let bytes = self.bytes();
+        // It is only read, whatever its type is.
+        let buffers = [bytes.as_ptr().cast_mut().cast::<c_char>()];
+        let (names, lengths) = ([name.as_ptr()], [bytes.len()]);
         // SAFETY: three lists of one; the bytes live until the session was made, whose owner keeps the weights.
         unsafe {
             Error::result_from_status((ort::api().AddExternalInitializersFromMemory)(

@@ -1,0 +1,167 @@
+//! Libraries of inference engines, which are too large for a source tree: fetched by a package manager's own client, accepted
+//! only with the digest that is pinned here, and put into a folder of the user.
+//!
+//! The library ends in an enclave's measurement, so who fetched it and from where does not matter: another one has another digest,
+//! is refused here, and would be another measurement there.
+
+#![forbid(unsafe_code)]
+
+mod fetch;
+mod release;
+
+use std::fs::{self, File};
+use std::io::{self, Read as _};
+use std::path::{Path, PathBuf};
+
+use ring::digest::{Context, SHA256};
+
+pub use release::{LIBRARY, ONNXRUNTIME, Release};
+
+/// Why a library cannot be had.
+#[derive(Debug, thiserror::Error)]
+pub enum EngineError {
+    /// There is none for this kind of machine.
+    #[error("there is no pinned build of {engine} for {machine}; the engine rten needs none")]
+    Machine {
+        /// The engine.
+        engine: &'static str,
+        /// Operating system and processor.
+        machine: String,
+    },
+    /// The package manager's client is missing.
+    #[error(
+        "cannot start {program}: install Python 3 with pip, or put {LIBRARY} of the right digest into {} yourself", folder.display()
+    )]
+    Client {
+        /// What was to be started.
+        program: &'static str,
+        /// Where the library is looked for.
+        folder: PathBuf,
+        /// Why it was not.
+        source: io::Error,
+    },
+    /// It could not fetch the package.
+    #[error("pip cannot fetch {package}: {said}")]
+    Fetch {
+        /// Name and version.
+        package: String,
+        /// What it said last.
+        said: String,
+    },
+    /// It did not end.
+    #[error("pip did not end within {0} seconds; is the package index reachable?")]
+    Slow(u64),
+    /// What came is not what is pinned.
+    #[error("{} has SHA-256 {found} instead of {expected}: it is not the pinned library", path.display())]
+    Digest {
+        /// The file.
+        path: PathBuf,
+        /// What it has.
+        found: String,
+        /// What is pinned.
+        expected: &'static str,
+    },
+    /// Files.
+    #[error("cannot use {}", path.display())]
+    Io {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        source: io::Error,
+    },
+    /// Nothing says where the user's data is.
+    #[error("neither XDG_DATA_HOME nor HOME is set; name a folder")]
+    NoFolder,
+}
+
+/// Where libraries are put unless told otherwise: `$XDG_DATA_HOME/sesemi/engines`.
+///
+/// # Errors
+/// [`EngineError::NoFolder`].
+pub fn default_folder() -> Result<PathBuf, EngineError> {
+    let variable = |name| std::env::var_os(name).filter(|it| !it.is_empty());
+    let data = variable("XDG_DATA_HOME").map(PathBuf::from);
+    let home = || Some(PathBuf::from(variable("HOME")?).join(".local/share"));
+    let data = data.filter(|it| it.is_absolute()).or_else(home);
+    Ok(data.ok_or(EngineError::NoFolder)?.join("sesemi/engines"))
+}
+
+impl Release {
+    /// The library's file in a folder of engines.
+    #[must_use]
+    pub fn path(&self, folder: &Path) -> PathBuf {
+        let own = format!("{}-{}", self.engine, self.version);
+        folder.join(own).join(LIBRARY)
+    }
+
+    /// The library, if it is installed; its digest is compared.
+    ///
+    /// # Errors
+    /// [`EngineError::Digest`] if another one lies there, [`EngineError::Io`], [`EngineError::Machine`].
+    pub fn installed(&self, folder: &Path) -> Result<Option<PathBuf>, EngineError> {
+        let path = self.path(folder);
+        match self.verify(&path) {
+            Ok(()) => Ok(Some(path)),
+            Err(EngineError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
+                Ok(None)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Fetches the library and puts it into its place, unless it is there. Others may do the same at the same time.
+    ///
+    /// # Errors
+    /// [`EngineError`]; nothing is left then.
+    pub fn install(&self, folder: &Path) -> Result<PathBuf, EngineError> {
+        if let Ok(Some(path)) = self.installed(folder) {
+            return Ok(path);
+        }
+        let path = self.path(folder);
+        let own = path.parent().unwrap_or(folder).to_owned();
+        let failed = io_error(&own);
+        fs::create_dir_all(&own).map_err(&failed)?;
+        // In the same folder, so that the library appears there whole or not at all.
+        let working = tempfile::tempdir_in(&own).map_err(&failed)?;
+        let fetched = fetch::fetch(self, working.path(), folder)?;
+        self.verify(&fetched)?;
+        fs::rename(&fetched, &path).map_err(io_error(&path))?;
+        Ok(path)
+    }
+
+    /// Compares a file with the pinned digest.
+    ///
+    /// # Errors
+    /// [`EngineError::Digest`], [`EngineError::Io`], [`EngineError::Machine`].
+    pub fn verify(&self, path: &Path) -> Result<(), EngineError> {
+        let build = self.build()?;
+        let found = sha256(path).map_err(io_error(path))?;
+        if found == build.library_sha256 {
+            return Ok(());
+        }
+        Err(EngineError::Digest {
+            path: path.to_owned(),
+            found,
+            expected: build.library_sha256,
+        })
+    }
+}
+
+fn io_error(path: &Path) -> impl Fn(io::Error) -> EngineError {
+    move |source| EngineError::Io {
+        path: path.to_owned(),
+        source,
+    }
+}
+
+fn sha256(path: &Path) -> io::Result<String> {
+    let mut file = File::open(path)?;
+    let mut context = Context::new(&SHA256);
+    let mut buffer = vec![0; 1 << 18];
+    loop {
+        match file.read(&mut buffer)? {
+            0 => return Ok(hex::encode(context.finish())),
+            read => context.update(buffer.get(..read).unwrap_or_default()),
+        }
+    }
+}

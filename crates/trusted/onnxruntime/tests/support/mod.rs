@@ -1,0 +1,113 @@
+//! One engine for all tests of a program, because a process can have only one; models that fit into a few lines.
+
+use std::path::PathBuf;
+use std::sync::LazyLock;
+
+use sesemi_compile::{CompiledForm, specs};
+use sesemi_onnx::messages::{
+    DimensionValue, GraphProto, ModelProto, NodeProto, OperatorSetIdProto, TensorShapeProto,
+    TensorType, TypeProto, TypeValue, ValueInfoProto,
+};
+use sesemi_onnxruntime::{Library, OnnxRuntime};
+use sesemi_protocol::package::{InstructionSet, Manifest, Memory, ModelFormat};
+use sesemi_semirt::engine::{Engine, EngineError, LoadedModel};
+
+/// The library: `SESEMI_TEST_ONNXRUNTIME`, or the one that is installed, or one that is installed now.
+fn library() -> Option<PathBuf> {
+    if let Some(path) = std::env::var_os("SESEMI_TEST_ONNXRUNTIME") {
+        return Some(path.into());
+    }
+    let folder = sesemi_engines::default_folder().unwrap();
+    match sesemi_engines::ONNXRUNTIME.install(&folder) {
+        Ok(path) => Some(path),
+        Err(error) => {
+            eprintln!("skipped, for ONNX Runtime cannot be had here: {error}");
+            None
+        }
+    }
+}
+
+/// An engine with two threads; none where there is no library, which is said.
+pub fn engine() -> Option<&'static OnnxRuntime> {
+    static ENGINE: LazyLock<Option<OnnxRuntime>> = LazyLock::new(|| {
+        let library = Library::load(&library()?).unwrap();
+        Some(OnnxRuntime::start(library, 2).unwrap())
+    });
+    if ENGINE.is_none() {
+        eprintln!("skipped: no ONNX Runtime");
+    }
+    ENGINE.as_ref()
+}
+
+/// A model as it is, in one part.
+pub fn whole(onnx: &[u8]) -> CompiledForm {
+    CompiledForm {
+        format: ModelFormat::Onnx,
+        instruction_set: InstructionSet::Any,
+        parts: vec![onnx.to_vec()],
+        memory: Memory::default(),
+        prepack: false,
+    }
+}
+
+/// Loads a form of a model whose inputs and outputs are those of `onnx`.
+pub fn load(
+    engine: &dyn Engine,
+    onnx: &[u8],
+    form: &CompiledForm,
+) -> Result<Box<dyn LoadedModel>, EngineError> {
+    let (inputs, outputs) = specs(onnx).unwrap();
+    let parts = form.parts();
+    let manifest = Manifest::describing(inputs, outputs, &[form.content(&parts)]);
+    engine.load(&manifest, &manifest.forms[0], form.parts.clone())
+}
+
+/// A value of a graph; dimensions below 0 are open.
+pub fn value(name: &str, elem_type: i32, dims: &[i64]) -> ValueInfoProto {
+    let dim = dims.iter().map(|extent| sesemi_onnx::messages::Dimension {
+        value: Some(if *extent < 0 {
+            DimensionValue::DimParam("n".into())
+        } else {
+            DimensionValue::DimValue(*extent)
+        }),
+        denotation: None,
+    });
+    ValueInfoProto {
+        name: Some(name.into()),
+        r#type: Some(TypeProto {
+            value: Some(TypeValue::TensorType(TensorType {
+                elem_type: Some(elem_type),
+                shape: Some(TensorShapeProto { dim: dim.collect() }),
+            })),
+            denotation: None,
+        }),
+        ..Default::default()
+    }
+}
+
+/// A node without attributes.
+pub fn node(operator: &str, inputs: &[&str], output: &str) -> NodeProto {
+    NodeProto {
+        op_type: Some(operator.into()),
+        input: inputs.iter().map(|it| (*it).to_owned()).collect(),
+        output: vec![output.into()],
+        ..Default::default()
+    }
+}
+
+/// The bytes of a model of this graph.
+pub fn model(graph: GraphProto) -> Vec<u8> {
+    let model = ModelProto {
+        ir_version: Some(8),
+        opset_import: vec![OperatorSetIdProto {
+            domain: None,
+            version: Some(17),
+        }],
+        graph: Some(GraphProto {
+            name: Some("g".into()),
+            ..graph
+        }),
+        ..Default::default()
+    };
+    sesemi_onnx::write(&model).unwrap()
+}
