@@ -14,6 +14,7 @@
 
 mod environment;
 mod execution;
+mod external;
 mod library;
 mod load;
 mod raw;

@@ -1,5 +1,6 @@
 //! From the parts of a form to a session.
 
+use std::collections::HashMap;
 use std::ffi::CString;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -9,16 +10,18 @@ use ort::session::Session as OrtSession;
 use ort::session::builder::{GraphOptimizationLevel, SessionBuilder};
 use ort::value::{Outlet, TensorElementType};
 use sesemi_protocol::package::{
-    Dimension, Form, Manifest, ModelFormat, TensorSpec, WEIGHT_ALIGNMENT, WEIGHTS, WeightList,
+    Dimension, Form, Manifest, ModelFormat, NOWHERE, TensorSpec, WEIGHT_ALIGNMENT, WEIGHTS, Weight,
+    WeightList,
 };
 use sesemi_protocol::tensor::DataType;
 use sesemi_semirt::engine::{EngineError, LoadedModel};
 use zeroize::Zeroizing;
 
 use crate::execution::{Loaded, Port, Shared};
+use crate::external::{External, externals};
 use crate::raw::{Memory, Session, Weights};
 
-/// Where external data is looked for: a folder without a file that is one. All weights come from the package.
+/// Where external data is looked for: a folder that is always there, and has no file of weights. All come from the package.
 const NO_FILES: &str = "/dev";
 
 pub(crate) fn load(
@@ -117,10 +120,14 @@ impl Parts {
     ) -> Result<Committed, EngineError> {
         match self {
             Self::Whole(graph) => {
+                if !externals(&graph).map_err(broken)?.is_empty() {
+                    return Err(broken("it has weights in other files"));
+                }
                 let ort = builder.commit_from_memory(&graph).map_err(failed)?;
                 Ok(Committed { ort, weights: None })
             }
             Self::WithWeights { weights, graph } => {
+                check_locations(&externals(&graph).map_err(broken)?, WEIGHTS)?;
                 let name = CString::new(WEIGHTS).map_err(|e| EngineError::Load(e.to_string()))?;
                 weights.lend_as_file(&name, &mut builder).map_err(failed)?;
                 let ort = builder.commit_from_memory(&graph).map_err(failed)?;
@@ -135,6 +142,9 @@ impl Parts {
             } => {
                 let list = WeightList::decode(&list, weights.bytes().len() as u64)
                     .map_err(|e| EngineError::Load(e.to_string()))?;
+                let externals = externals(&graph).map_err(broken)?;
+                check_locations(&externals, NOWHERE)?;
+                check_list(&externals, &list)?;
                 place(&mut weights, list, memory)?;
                 weights.lend(&mut builder).map_err(failed)?;
                 let ort = builder.commit_from_memory(&graph).map_err(failed)?;
@@ -145,6 +155,35 @@ impl Parts {
             }
         }
     }
+}
+
+/// Refuses a graph that looks for weights elsewhere.
+fn check_locations(externals: &[External], expected: &str) -> Result<(), EngineError> {
+    let elsewhere = |it: &&External| it.locations.as_slice() != [expected];
+    match externals.iter().find(elsewhere) {
+        Some(_) => Err(broken("it has weights in other files")),
+        None => Ok(()),
+    }
+}
+
+/// Refuses a list whose weights are not those of the graph, one for one.
+fn check_list(externals: &[External], list: &WeightList) -> Result<(), EngineError> {
+    let mut named: HashMap<&str, &External> = HashMap::with_capacity(externals.len());
+    for external in externals {
+        if named.insert(&external.name, external).is_some() {
+            return Err(broken("two of its weights have one name"));
+        }
+    }
+    let weights = &list.weights;
+    let is_known = |weight: &Weight| {
+        named
+            .get(weight.name.as_str())
+            .is_some_and(|it| it.is(weight))
+    };
+    if weights.len() != externals.len() || !weights.iter().all(is_known) {
+        return Err(broken("its list of weights is not that of the graph"));
+    }
+    Ok(())
 }
 
 /// Makes a value over each weight of a list that was checked.
@@ -239,6 +278,10 @@ fn element_type(data_type: DataType) -> TensorElementType {
         DataType::Fp64 => TensorElementType::Float64,
         DataType::Bf16 => TensorElementType::Bfloat16,
     }
+}
+
+fn broken(why: &str) -> EngineError {
+    EngineError::Load(why.into())
 }
 
 fn failed<R>(error: ort::Error<R>) -> EngineError {

@@ -19,7 +19,7 @@ use sesemi_paper_models::Network;
 use sesemi_protocol::package::ModelFormat;
 use sesemi_protocol::tensor::{Tensor, TensorView};
 use sesemi_semirt::engine::rten::Rten;
-use sesemi_semirt::engine::{Engine as _, EngineError, Execution};
+use sesemi_semirt::engine::{EngineError, Execution};
 use support::{engine, load, whole};
 
 const TINY: &[u8] = include_bytes!("../../../../models/breast-cancer/breast-cancer.onnx");

@@ -1,5 +1,7 @@
 //! One engine for all tests of a program, because a process can have only one; models that fit into a few lines.
 
+#![allow(dead_code, reason = "each test program uses its own part of this")]
+
 use std::path::PathBuf;
 use std::sync::LazyLock;
 
@@ -28,7 +30,7 @@ fn library() -> Option<PathBuf> {
 }
 
 /// An engine with two threads; none where there is no library, which is said.
-pub fn engine() -> Option<&'static OnnxRuntime> {
+pub(crate) fn engine() -> Option<&'static OnnxRuntime> {
     static ENGINE: LazyLock<Option<OnnxRuntime>> = LazyLock::new(|| {
         let library = Library::load(&library()?).unwrap();
         Some(OnnxRuntime::start(library, 2).unwrap())
@@ -40,7 +42,7 @@ pub fn engine() -> Option<&'static OnnxRuntime> {
 }
 
 /// A model as it is, in one part.
-pub fn whole(onnx: &[u8]) -> CompiledForm {
+pub(crate) fn whole(onnx: &[u8]) -> CompiledForm {
     CompiledForm {
         format: ModelFormat::Onnx,
         instruction_set: InstructionSet::Any,
@@ -51,7 +53,7 @@ pub fn whole(onnx: &[u8]) -> CompiledForm {
 }
 
 /// Loads a form of a model whose inputs and outputs are those of `onnx`.
-pub fn load(
+pub(crate) fn load(
     engine: &dyn Engine,
     onnx: &[u8],
     form: &CompiledForm,
@@ -63,7 +65,7 @@ pub fn load(
 }
 
 /// A value of a graph; dimensions below 0 are open.
-pub fn value(name: &str, elem_type: i32, dims: &[i64]) -> ValueInfoProto {
+pub(crate) fn value(name: &str, elem_type: i32, dims: &[i64]) -> ValueInfoProto {
     let dim = dims.iter().map(|extent| sesemi_onnx::messages::Dimension {
         value: Some(if *extent < 0 {
             DimensionValue::DimParam("n".into())
@@ -86,7 +88,7 @@ pub fn value(name: &str, elem_type: i32, dims: &[i64]) -> ValueInfoProto {
 }
 
 /// A node without attributes.
-pub fn node(operator: &str, inputs: &[&str], output: &str) -> NodeProto {
+pub(crate) fn node(operator: &str, inputs: &[&str], output: &str) -> NodeProto {
     NodeProto {
         op_type: Some(operator.into()),
         input: inputs.iter().map(|it| (*it).to_owned()).collect(),
@@ -96,7 +98,7 @@ pub fn node(operator: &str, inputs: &[&str], output: &str) -> NodeProto {
 }
 
 /// The bytes of a model of this graph.
-pub fn model(graph: GraphProto) -> Vec<u8> {
+pub(crate) fn model(graph: GraphProto) -> Vec<u8> {
     let model = ModelProto {
         ir_version: Some(8),
         opset_import: vec![OperatorSetIdProto {
