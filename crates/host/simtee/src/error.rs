@@ -141,6 +141,14 @@ pub enum SimteeError {
         /// What is wrong with it.
         reason: &'static str,
     },
+    /// A library cannot be given to a program.
+    #[error("{} cannot be given to a program: {reason}", path.display())]
+    Library {
+        /// The library.
+        path: PathBuf,
+        /// What is wrong with it.
+        reason: &'static str,
+    },
     /// The program is larger than the launcher copies into memory.
     #[error("{} has more than {limit} bytes, too large for a simulated enclave", path.display())]
     ImageTooLarge {

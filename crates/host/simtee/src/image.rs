@@ -12,7 +12,7 @@ use ring::digest;
 use rustix::fs::{MemfdFlags, SealFlags, fcntl_add_seals, memfd_create};
 
 use crate::elf::{self, ReadAt};
-use crate::measurement::digest_array;
+use crate::measurement::{Named, digest_array, with_libraries};
 use crate::{Measured, Measurement, SimteeError, TdMeasurement, Tee};
 
 /// The largest program that is copied into memory.
@@ -20,6 +20,9 @@ pub const MAX_IMAGE_BYTES: u64 = 1024 * 1024 * 1024;
 /// How often sealing is tried again, and after how long: five seconds in all.
 const SEAL_ATTEMPTS: u32 = 250;
 const SEAL_PAUSE: std::time::Duration = std::time::Duration::from_millis(20);
+
+/// The most libraries that one program is given.
+pub const MAX_LIBRARIES: usize = 8;
 
 /// The name under which the memory file appears in `/proc`.
 const MEMORY_FILE_NAME: &str = "simtee-enclave";
@@ -30,7 +33,39 @@ pub struct Image {
     pub(crate) sealed: File,
     pub(crate) path: PathBuf,
     measurement: Measurement,
+    /// The program's own, without libraries.
+    program: [u8; 32],
     interpreter: Option<String>,
+    pub(crate) libraries: Vec<Library>,
+}
+
+/// A shared library as it will be loaded: copied and sealed as the program is, and measured with it.
+#[derive(Debug)]
+pub(crate) struct Library {
+    pub(crate) sealed: File,
+    path: PathBuf,
+    name: String,
+    sha256: [u8; 32],
+}
+
+impl Library {
+    fn load(path: &Path) -> Result<Self, SimteeError> {
+        let name = path.file_name().and_then(|name| name.to_str());
+        let name = name.filter(|name| name.len() <= usize::from(u8::MAX));
+        let name = name.ok_or_else(|| SimteeError::Library {
+            path: path.to_owned(),
+            reason: "a library needs a name of at most 255 bytes",
+        })?;
+        let sealed = sealed_copy(path)?;
+        let sha256 = hash(&sealed, &digest::SHA256)
+            .map_err(SimteeError::io("measure the sealed copy of", path))?;
+        Ok(Self {
+            sealed,
+            path: path.to_owned(),
+            name: name.to_owned(),
+            sha256: digest_array(&sha256),
+        })
+    }
 }
 
 impl Image {
@@ -44,12 +79,38 @@ impl Image {
             })?;
         let mr_enclave = hash(&sealed, &digest::SHA256)
             .map_err(SimteeError::io("measure the sealed copy of", path))?;
+        let program = digest_array(&mr_enclave);
         Ok(Self {
             sealed,
             path: path.to_owned(),
-            measurement: Measurement::with_mr_enclave(digest_array(&mr_enclave)),
+            measurement: Measurement::with_mr_enclave(program),
+            program,
             interpreter,
+            libraries: Vec::new(),
         })
+    }
+
+    /// Gives the program a shared library, which is copied, sealed and measured with it. The program finds it as an open
+    /// file: the first library at descriptor 3, the second at 4, and so on.
+    ///
+    /// # Errors
+    ///
+    /// Those of [`Image::load`], or if there are [`MAX_LIBRARIES`] already.
+    pub fn with_library(mut self, path: &Path) -> Result<Self, SimteeError> {
+        if self.libraries.len() >= MAX_LIBRARIES {
+            return Err(SimteeError::Library {
+                path: path.to_owned(),
+                reason: "a program is given at most 8 libraries",
+            });
+        }
+        self.libraries.push(Library::load(path)?);
+        let named: Vec<Named<32>> = self
+            .libraries
+            .iter()
+            .map(|library| (library.name.clone(), library.sha256))
+            .collect();
+        self.measurement.mr_enclave = with_libraries(&digest::SHA256, self.program, &named);
+        Ok(self)
     }
 
     /// Gives the program a security version other than 1. Nobody signs simulated programs, so the launcher says what the
@@ -70,7 +131,14 @@ impl Image {
     pub fn td_measurement(&self) -> Result<TdMeasurement, SimteeError> {
         let mr_td = hash(&self.sealed, &digest::SHA384)
             .map_err(SimteeError::io("measure the sealed copy of", &self.path))?;
-        Ok(TdMeasurement::with_mr_td(digest_array(&mr_td)))
+        let mut named: Vec<Named<48>> = Vec::with_capacity(self.libraries.len());
+        for library in &self.libraries {
+            let digest = hash(&library.sealed, &digest::SHA384)
+                .map_err(SimteeError::io("measure the sealed copy of", &library.path))?;
+            named.push((library.name.clone(), digest_array(&digest)));
+        }
+        let mr_td = with_libraries(&digest::SHA384, digest_array(&mr_td), &named);
+        Ok(TdMeasurement::with_mr_td(mr_td))
     }
 
     /// The measurement of the sealed bytes in one kind of TEE.
@@ -82,7 +150,7 @@ impl Image {
     }
 
     /// The interpreter (dynamic linker) that the program asks for. It is **not measured**, nor are the libraries that
-    /// it loads: a program that has one can run other code under the same measurement.
+    /// it loads by itself: a program that has one can run other code under the same measurement.
     pub fn interpreter(&self) -> Option<&str> {
         self.interpreter.as_deref()
     }

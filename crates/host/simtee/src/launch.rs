@@ -3,10 +3,13 @@
 //! The program gets the [`device`](crate::device) socket as its standard input, so that it finds it without being told a
 //! number; its standard output and error are the launcher's. It runs in a process group of its own, so that a Ctrl-C at
 //! the terminal reaches it once, through the launcher, and not twice.
+//!
+//! Libraries that were measured with it are open files from descriptor 3 on. It inherits no other descriptor, so that what it
+//! finds there was measured, and no variable that makes its dynamic linker load something else.
 
 use std::ffi::OsStr;
 use std::io;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, ExitStatus};
@@ -14,6 +17,7 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use rustix::io::{FdFlags, fcntl_dupfd_cloexec, fcntl_setfd};
 use rustix::process::{Pid, PidfdFlags, Signal, getpid, getppid, pidfd_open, pidfd_send_signal};
 
 use crate::device::{self, DeviceError};
@@ -21,6 +25,11 @@ use crate::{Image, Machine, Measured, SimteeError, Tee};
 
 /// Longest that is waited for the device once its enclave has ended.
 const MOMENT: Duration = Duration::from_secs(2);
+
+/// The descriptor at which a program finds its first library.
+pub const FIRST_LIBRARY: i32 = 3;
+/// Beginnings of the names of variables that the dynamic linker and the C library read: they would load or do something else.
+const OF_THE_LINKER: [&str; 2] = ["LD_", "GLIBC_"];
 
 /// A running simulated enclave. Dropping it kills it.
 #[derive(Debug)]
@@ -80,13 +89,21 @@ impl Image {
             source,
         };
         let (host, enclave) = UnixStream::pair().map_err(failed)?;
-        let mut command = Command::new(format!("/proc/self/fd/{}", self.sealed.as_raw_fd()));
+        let handed = Handed::over(self).map_err(failed)?;
+        let mut command = Command::new(format!("/proc/self/fd/{}", handed.program.as_raw_fd()));
+        for (name, _) in std::env::vars_os() {
+            let name = name.to_string_lossy();
+            if OF_THE_LINKER.iter().any(|it| name.starts_with(it)) {
+                command.env_remove(&*name);
+            }
+        }
         command
             .arg0(&self.path)
             .args(arguments)
             .stdin(OwnedFd::from(enclave))
             .process_group(0);
         die_with_this_thread(&mut command);
+        handed.into_places(&mut command).map_err(failed)?;
 
         // The device comes first: should the start fail, it sees the socket closed and ends by itself.
         let measured = self.measured(tee)?;
@@ -183,6 +200,77 @@ impl Signaller {
             Ok(()) | Err(rustix::io::Errno::SRCH) => Ok(()),
             Err(error) => Err(SimteeError::Signal(error.into())),
         }
+    }
+}
+
+/// The program and its libraries as open files that are out of the way of the places where the libraries belong.
+struct Handed {
+    program: OwnedFd,
+    libraries: Vec<OwnedFd>,
+    /// What keeps those places taken until the program was started, so that nothing of the launcher's own is there.
+    placeholders: Vec<OwnedFd>,
+}
+
+impl Handed {
+    fn over(image: &Image) -> io::Result<Self> {
+        let beyond = FIRST_LIBRARY.saturating_add(image.libraries.len() as i32);
+        let program = fcntl_dupfd_cloexec(&image.sealed, beyond)?;
+        let libraries = image.libraries.iter();
+        let libraries = libraries.map(|library| fcntl_dupfd_cloexec(&library.sealed, beyond));
+        let libraries = libraries.collect::<Result<Vec<_>, _>>()?;
+        let mut placeholders = Vec::new();
+        for _ in FIRST_LIBRARY..beyond {
+            placeholders.push(fcntl_dupfd_cloexec(&program, FIRST_LIBRARY)?);
+        }
+        Ok(Self {
+            program,
+            libraries,
+            placeholders,
+        })
+    }
+
+    /// Has the child find its libraries, and no other file of this process.
+    fn into_places(self, command: &mut Command) -> io::Result<()> {
+        close_at_exec()?;
+        give(command, self);
+        Ok(())
+    }
+}
+
+/// Has every descriptor but the standard ones close when a program is started: those that this process inherited itself as
+/// well.
+#[allow(unsafe_code)]
+fn close_at_exec() -> io::Result<()> {
+    for entry in std::fs::read_dir("/proc/self/fd")? {
+        let number: Option<RawFd> = entry?.file_name().to_str().and_then(|it| it.parse().ok());
+        let Some(number) = number.filter(|number| *number >= FIRST_LIBRARY) else {
+            continue;
+        };
+        // SAFETY: it is borrowed for one call only, which changes a flag. If somebody closed it meanwhile the call fails, and
+        // if another file was opened there, that one wants the flag as well.
+        let descriptor = unsafe { BorrowedFd::borrow_raw(number) };
+        match fcntl_setfd(descriptor, FdFlags::CLOEXEC) {
+            Ok(()) | Err(rustix::io::Errno::BADF) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+    Ok(())
+}
+
+/// Puts each library at its place in the child. Whatever is handed over lives as long as the command.
+#[allow(unsafe_code)]
+fn give(command: &mut Command, handed: Handed) {
+    // SAFETY: the closure runs between fork and exec. It makes plain system calls; the descriptors that it names are in the child's
+    // own table, where nothing but placeholders are at these places, and it does not close them twice.
+    unsafe {
+        command.pre_exec(move || {
+            for (library, place) in handed.libraries.iter().zip(FIRST_LIBRARY..) {
+                let mut place = std::mem::ManuallyDrop::new(OwnedFd::from_raw_fd(place));
+                rustix::io::dup2(library, &mut place)?;
+            }
+            let _ = (&handed.program, &handed.placeholders);
+            Ok(())
+        });
     }
 }
 

@@ -34,8 +34,9 @@
 //! - **Transition costs**: no enclave entry or exit, no flushing, no memory encryption. Timings taken here are those of
 //!   an ordinary process and must be labelled as simulated wherever they are shown.
 //! - **Side channels**, and the mitigations that real platforms pay for.
-//! - **Measurement of what is loaded later**: only the program file is measured, not the interpreter of a dynamically
-//!   linked one, nor its libraries, arguments or environment. Simulated enclaves should be statically linked.
+//! - **Measurement of what is loaded later**: the program file is measured and the libraries that it is given
+//!   ([`Image::with_library`]), not the interpreter of a dynamically linked one, nor the libraries that this finds by itself,
+//!   arguments or environment. Simulated enclaves should be statically linked.
 
 mod collateral;
 mod der;
@@ -61,8 +62,8 @@ mod validity;
 
 pub use error::SimteeError;
 pub use fault::{Fault, PlatformStatus};
-pub use image::{Image, MAX_IMAGE_BYTES};
-pub use launch::{Enclave, Signaller, StopSignal};
+pub use image::{Image, MAX_IMAGE_BYTES, MAX_LIBRARIES};
+pub use launch::{Enclave, FIRST_LIBRARY, Signaller, StopSignal};
 pub use machine::{InitOutcome, Machine};
 pub use measurement::{Measured, Measurement, SIMULATED_SIGNER_LABEL, TdMeasurement};
 pub use pki::{PCK_CA_NAME, ROOT_NAME};

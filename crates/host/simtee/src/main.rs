@@ -46,7 +46,7 @@ enum Command {
     /// Print the measurement that a program will have.
     ///
     /// As an SGX enclave it is the SHA-256 of the file (MRENCLAVE), as a TDX trust domain the SHA-384 (MRTD, with all RTMRs
-    /// zero).
+    /// zero). With libraries it is a digest over those of the program and of each library: see spec/simtee.md.
     #[command(
         after_help = "Example:\n  simtee measure --json ./sesemi-semirt\n  simtee measure --tee tdx ./sesemi-semirt"
     )]
@@ -54,6 +54,9 @@ enum Command {
         /// The kind of TEE.
         #[arg(long, value_enum, default_value_t)]
         tee: Tee,
+        /// A shared library that the program is given; may be repeated. It is measured with the program.
+        #[arg(long, value_name = "FILE")]
+        library: Vec<PathBuf>,
         /// The program: a 64-bit ELF file, statically linked.
         binary: PathBuf,
         /// Print JSON.
@@ -78,6 +81,10 @@ enum Command {
         /// program gets the sealing keys by signer of its own version and of older ones.
         #[arg(long, value_name = "N")]
         isv_svn: Option<u16>,
+        /// A shared library that the program is given, the first as descriptor 3, the next as 4 and so on; may be repeated. Its
+        /// content and name become part of the measurement.
+        #[arg(long, value_name = "FILE")]
+        library: Vec<PathBuf>,
         /// Stop when the process that started this one ends, however it ends.
         #[arg(long)]
         die_with_parent: bool,
@@ -124,14 +131,20 @@ enum Command {
 fn main() -> ExitCode {
     let result = match Cli::parse().command {
         Command::Init { state, json } => machine::init(&state, json),
-        Command::Measure { tee, binary, json } => machine::measure(tee, &binary, json),
+        Command::Measure {
+            tee,
+            library,
+            binary,
+            json,
+        } => machine::measure(tee, &binary, &library, json),
         Command::Run {
             state,
             tee,
             isv_svn,
+            library,
             die_with_parent,
             command,
-        } => run::run(&state, tee, isv_svn, die_with_parent, &command),
+        } => run::run(&state, tee, isv_svn, &library, die_with_parent, &command),
         Command::Fault {
             state,
             json,

@@ -10,6 +10,9 @@ use crate::Tee;
 /// The text whose SHA-256 is the signer of every simulated enclave.
 pub const SIMULATED_SIGNER_LABEL: &str = "sesemi simulated signer v1";
 
+/// What the digest over a program and its libraries begins with, so that it is never that of a file.
+const LIBRARIES_LABEL: &[u8] = b"sesemi simulated libraries v1\0";
+
 /// TD attribute SEPT_VE_DISABLE (bit 28): the host cannot make the trust domain run an exception handler by taking a
 /// page away. Verifiers demand it.
 const SEPT_VE_DISABLE: [u8; 8] = [0, 0, 0, 0x10, 0, 0, 0, 0];
@@ -88,6 +91,32 @@ impl TdMeasurement {
     }
 }
 
+/// A library's name and its digest.
+pub(crate) type Named<const N: usize> = (String, [u8; N]);
+
+/// The digest over a program and the libraries that are handed to it: the program's own if there are none. Otherwise that of a
+/// label, the program's digest, the number of libraries (1 byte), and of each the length of its name (1 byte), its name and its
+/// digest. Names of more than 255 bytes, and more than 255 libraries, are refused when they are loaded.
+pub(crate) fn with_libraries<const N: usize>(
+    algorithm: &'static digest::Algorithm,
+    program: [u8; N],
+    libraries: &[Named<N>],
+) -> [u8; N] {
+    if libraries.is_empty() {
+        return program;
+    }
+    let mut context = digest::Context::new(algorithm);
+    context.update(LIBRARIES_LABEL);
+    context.update(&program);
+    context.update(&[libraries.len() as u8]);
+    for (name, digest) in libraries {
+        context.update(&[name.len() as u8]);
+        context.update(name.as_bytes());
+        context.update(digest);
+    }
+    digest_array(&context.finish())
+}
+
 /// For whom a [`device`](crate::device) answers: an enclave or a trust domain.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Measured {
@@ -141,6 +170,35 @@ pub(crate) fn digest_array<const N: usize>(digest: &digest::Digest) -> [u8; N] {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn libraries_change_the_measurement_by_name_content_order_and_number() {
+        let (a, b) = (sha256(b"a"), sha256(b"b"));
+        let named = |name: &str, digest| (name.to_owned(), digest);
+        let over = |libraries: &[Named<32>]| with_libraries(&digest::SHA256, [7; 32], libraries);
+        assert_eq!(
+            over(&[]),
+            [7; 32],
+            "without any, the measurement is the program's"
+        );
+        let all = [
+            over(&[named("x", a)]),
+            over(&[named("x", b)]),
+            over(&[named("y", a)]),
+            over(&[named("x", a), named("y", b)]),
+            over(&[named("y", b), named("x", a)]),
+            over(&[named("x", a), named("x", a)]),
+            sha256(&[[7; 32], a].concat()),
+        ];
+        let distinct: std::collections::BTreeSet<_> = all.iter().collect();
+        assert_eq!(distinct.len(), all.len());
+        // printf 'sesemi simulated libraries v1\0' and what the specification says, through sha256sum.
+        let mut bytes = LIBRARIES_LABEL.to_vec();
+        bytes.extend([7; 32]);
+        bytes.extend([1, 1, b'x']);
+        bytes.extend(a);
+        assert_eq!(all[0], sha256(&bytes));
+    }
 
     #[test]
     fn the_measurement_is_the_digest_of_the_file() {

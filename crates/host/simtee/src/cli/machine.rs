@@ -1,11 +1,11 @@
 //! `simtee init` and `simtee measure`: what there is, in words or as JSON.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde_json::{Value, json};
-use sesemi_simtee::{FMSPC, Image, InitOutcome, Machine, Measured, Tee};
+use sesemi_simtee::{FMSPC, Image, InitOutcome, Machine, Measured, SimteeError, Tee};
 
 use super::{Outcome, output};
 
@@ -53,8 +53,8 @@ pub(crate) fn init(state: &Path, json: bool) -> Outcome {
     Ok(ExitCode::SUCCESS)
 }
 
-pub(crate) fn measure(tee: Tee, binary: &Path, json: bool) -> Outcome {
-    let image = Image::load(binary)?;
+pub(crate) fn measure(tee: Tee, binary: &Path, libraries: &[PathBuf], json: bool) -> Outcome {
+    let image = load(binary, libraries)?;
     let (mut fields, words) = described(&image.measured(tee)?);
     if json {
         if let Some(fields) = fields.as_object_mut() {
@@ -67,6 +67,13 @@ pub(crate) fn measure(tee: Tee, binary: &Path, json: bool) -> Outcome {
     }
     warn_if_dynamic(&image, binary);
     Ok(ExitCode::SUCCESS)
+}
+
+/// A program with the libraries that it is given.
+pub(crate) fn load(binary: &Path, libraries: &[PathBuf]) -> Result<Image, SimteeError> {
+    let image = Image::load(binary)?;
+    let mut libraries = libraries.iter();
+    libraries.try_fold(image, |image, library| image.with_library(library))
 }
 
 /// The measurement as JSON and in words.
@@ -110,7 +117,7 @@ fn described(measured: &Measured) -> (Value, String) {
 pub(crate) fn warn_if_dynamic(image: &Image, binary: &Path) {
     if let Some(interpreter) = image.interpreter() {
         output::warn(&format!(
-            "{} is dynamically linked: its interpreter {interpreter} and its libraries are not measured; \
+            "{} is dynamically linked: its interpreter {interpreter} and the libraries that this loads by itself are not measured; \
              a simulated enclave should be statically linked",
             binary.display(),
         ));

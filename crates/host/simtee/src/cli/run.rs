@@ -5,22 +5,23 @@
 
 use std::ffi::OsString;
 use std::os::unix::process::ExitStatusExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{ExitCode, ExitStatus};
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use sesemi_simtee::{Enclave, Image, Machine, Signaller, StopSignal, Tee};
+use sesemi_simtee::{Enclave, Machine, Signaller, StopSignal, Tee};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
-use super::machine::warn_if_dynamic;
+use super::machine::{load, warn_if_dynamic};
 use super::{Outcome, die_with_parent, output};
 
 pub(crate) fn run(
     state: &Path,
     tee: Tee,
     isv_svn: Option<u16>,
+    libraries: &[PathBuf],
     with_parent: bool,
     command: &[OsString],
 ) -> Outcome {
@@ -28,7 +29,7 @@ pub(crate) fn run(
     let (binary, arguments) = command.split_first().ok_or("no program was given")?;
     let machine = Machine::load(state)?;
     warn_of_faults(&machine);
-    let image = Image::load(Path::new(binary))?;
+    let image = load(Path::new(binary), libraries)?;
     let image = match (tee, isv_svn) {
         (_, None) => image,
         (Tee::Sgx, Some(isv_svn)) => image.with_isv_svn(isv_svn),
