@@ -51,8 +51,10 @@ pub fn compile_for_onnxruntime(
 fn optimise(engine: &OnnxRuntime, onnx: &[u8]) -> Result<Bytes, CompileError> {
     let folder = tempfile::tempdir()?;
     let file = folder.path().join(OPTIMISED);
+    let environment = engine.environment();
+    let environment = environment.map_err(|e| CompileError::OnnxRuntime(e.to_string()))?;
     let session = || {
-        Session::builder(engine.environment())?
+        Session::builder(&environment)?
             .with_optimization_level(GraphOptimizationLevel::All)?
             .with_log_level(ort::logging::LogLevel::Fatal)?
             .with_optimized_model_path(&file)?

@@ -18,6 +18,7 @@ mod external;
 mod library;
 mod load;
 mod raw;
+mod start;
 
 pub use environment::check_environment;
 pub use library::{Library, LibraryError, place};
@@ -28,12 +29,11 @@ use ort::environment::Environment;
 use sesemi_protocol::package::{Form, InstructionSet, Manifest, ModelFormat};
 use sesemi_semirt::engine::{Engine, EngineError, LoadedModel, has_instructions};
 
-use raw::Memory;
+use start::Start;
 
-/// ONNX Runtime, started.
+/// ONNX Runtime, started or about to be.
 pub struct OnnxRuntime {
-    environment: Environment,
-    memory: Arc<Memory>,
+    start: Start,
 }
 
 impl core::fmt::Debug for OnnxRuntime {
@@ -43,23 +43,21 @@ impl core::fmt::Debug for OnnxRuntime {
 }
 
 impl OnnxRuntime {
-    /// Starts the library with this many threads for each run.
+    /// Starts the library with this many threads for each run, without waiting for it: a load does.
     ///
     /// # Errors
-    /// [`LibraryError::Start`], or [`LibraryError::Twice`] if this process has an engine already.
-    pub fn start(library: Library, threads: usize) -> Result<Self, LibraryError> {
-        let environment = library.start(threads)?;
-        let memory = Memory::ordinary().map_err(|e| LibraryError::Start(e.to_string()))?;
-        Ok(Self {
-            environment,
-            memory: Arc::new(memory),
-        })
+    /// [`LibraryError::Start`] if there is no thread to do it. Another failure is told by every load.
+    pub fn starting(library: Library, threads: usize) -> Result<Self, LibraryError> {
+        let start = Start::begin(library, threads)?;
+        Ok(Self { start })
     }
 
     /// What sessions are made in, for tools that make their own.
-    #[must_use]
-    pub fn environment(&self) -> &Environment {
-        &self.environment
+    ///
+    /// # Errors
+    /// [`LibraryError::Start`], or [`LibraryError::Twice`] if this process had an engine already.
+    pub fn environment(&self) -> Result<Environment, Arc<LibraryError>> {
+        Ok(self.start.wait()?.environment)
     }
 }
 
@@ -86,7 +84,9 @@ impl Engine for OnnxRuntime {
         form: &Form,
         parts: Vec<Vec<u8>>,
     ) -> Result<Box<dyn LoadedModel>, EngineError> {
-        load::load(&self.environment, &self.memory, manifest, form, parts)
+        let started = self.start.wait();
+        let started = started.map_err(|error| EngineError::Load(error.to_string()))?;
+        load::load(&started.environment, &started.memory, manifest, form, parts)
     }
 }
 

@@ -80,7 +80,8 @@ fn a_list_that_lies_is_refused() {
         .len()
         - 1;
     assert!(last > 0, "the model has several weights");
-    let lies: [(&str, &dyn Fn(&mut Vec<Weight>)); 9] = [
+    type Lie<'l> = (&'l str, &'l dyn Fn(&mut Vec<Weight>));
+    let lies: [Lie<'_>; 9] = [
         ("beyond", &|it| it[last].offset += 64),
         ("far beyond", &|it| it[last].offset = u64::MAX - 63),
         ("overlap", &|it| it[last].offset = it[last - 1].offset),

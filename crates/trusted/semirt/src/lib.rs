@@ -12,6 +12,7 @@
 //! - [`single_flight`]: many requests for one thing cause one fetch, and a failure leaves nothing behind;
 //! - [`engine`]: what runs a model;
 //! - [`http`]: the serverless platform's contract and the raw endpoint;
+//! - [`serve`]: the binary around it, whatever its engine;
 //! - [`config`], [`metrics`].
 
 #![forbid(unsafe_code)]
@@ -34,6 +35,7 @@ pub mod metrics;
 pub mod models;
 pub mod occupancy;
 pub mod runtime;
+pub mod serve;
 pub mod single_flight;
 pub mod slots;
 #[cfg(test)]

@@ -33,7 +33,7 @@ fn library() -> Option<PathBuf> {
 pub(crate) fn engine() -> Option<&'static OnnxRuntime> {
     static ENGINE: LazyLock<Option<OnnxRuntime>> = LazyLock::new(|| {
         let library = Library::load(&library()?).unwrap();
-        Some(OnnxRuntime::start(library, 2).unwrap())
+        Some(OnnxRuntime::starting(library, 2).unwrap())
     });
     if ENGINE.is_none() {
         eprintln!("skipped: no ONNX Runtime");
