@@ -45,6 +45,9 @@ pub enum CliError {
     /// There is no code identity to print.
     #[error(transparent)]
     Measure(#[from] MeasureError),
+    /// An engine's library cannot be had.
+    #[error(transparent)]
+    Engine(#[from] sesemi_engines::EngineError),
     /// No endorsements were written.
     #[error(transparent)]
     Endorsements(#[from] EndorsementsError),

@@ -14,6 +14,7 @@ pub mod connection;
 pub mod demo;
 pub mod doctor;
 pub mod endorsements;
+pub mod engines;
 pub mod error;
 mod files;
 pub mod manifest;

@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use clap::Parser as _;
 use sesemi_cli::args::{Cli, Command};
 use sesemi_cli::error::CliError;
-use sesemi_cli::{commands, demo, doctor, endorsements, measure, up};
+use sesemi_cli::{commands, demo, doctor, endorsements, engines, measure, up};
 use sesemi_process::lifecycle::exit_code;
 
 fn main() -> ExitCode {
@@ -36,6 +36,7 @@ async fn run(command: Command) -> Result<(), CliError> {
         Command::Policy(args) => commands::policy(args),
         Command::Status(args) => commands::status(args).await,
         Command::Measure(args) => measure::run(args).await,
+        Command::Engines { command } => engines::run(command),
         Command::Endorsements(args) => endorsements::run(args).await,
         Command::Doctor(args) => doctor::run(&args),
     }

@@ -116,7 +116,7 @@ async fn of_binary(binary: &Path, args: &MeasureArgs) -> Result<Found, CliError>
     };
     let simtee = up::binaries(args.bin_dir.clone())?.join("simtee");
     Ok(Found {
-        measurement: stack::measurement(&simtee, binary, kind).await?,
+        measurement: stack::measurement(&simtee, binary, &args.library, kind).await?,
         anchor: stack::anchor(&root)?,
         checked: vec![format!("simtee measured {}", binary.display())],
         cautions: vec!["a simulated TEE protects nothing".into()],

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use anstream::{eprintln, println};
 
 use crate::args::UpArgs;
+use crate::engines;
 use crate::error::{CliError, file};
 use crate::stack::{Facts, Stack, StackOptions};
 
@@ -33,6 +34,7 @@ pub async fn run(args: UpArgs) -> Result<(), CliError> {
         tap: args.tap,
         policy,
         traces,
+        engine: engines::chosen(args.engine)?,
         ..StackOptions::new(binaries(args.bin_dir)?, state.clone())
     };
     let stack = tokio::select! {

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use clap::{ArgGroup, Args, ValueEnum};
+use clap::{ArgGroup, Args, Subcommand, ValueEnum};
 
 /// Arguments of `demo`.
 #[derive(Debug, Args)]
@@ -10,6 +10,9 @@ pub struct DemoArgs {
     /// Also write the result as JSON to this file; `-` writes only that, to standard output.
     #[arg(long, value_name = "FILE")]
     pub json: Option<PathBuf>,
+    /// What runs the model. `onnxruntime` needs its library: `sesemi engines install`.
+    #[arg(long, value_enum, default_value = "rten")]
+    pub engine: EngineArg,
     /// Leave the stack running until Ctrl-C, and print how to talk to it.
     #[arg(long)]
     pub keep: bool,
@@ -51,6 +54,10 @@ pub struct UpArgs {
     /// policy that it was founded with.
     #[arg(long, env = "SESEMI_POLICY", value_name = "FILE")]
     pub policy: Option<PathBuf>,
+    /// What runs the models. `onnxruntime` needs its library: `sesemi engines install`. Each engine is a SeMIRT with a code
+    /// identity of its own.
+    #[arg(long, env = "SESEMI_ENGINE", value_enum, default_value = "rten")]
+    pub engine: EngineArg,
     /// Write down everything that the host sees of requests, in the state folder under `tap`.
     #[arg(long)]
     pub tap: bool,
@@ -65,12 +72,64 @@ pub struct UpArgs {
     pub bin_dir: Option<PathBuf>,
 }
 
+/// An engine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum EngineArg {
+    /// In the program, pure Rust, nothing to install.
+    Rten,
+    /// ONNX Runtime: faster, and a shared library.
+    Onnxruntime,
+}
+
+/// What can be done with the libraries of engines.
+#[derive(Debug, Subcommand)]
+pub enum EnginesCommand {
+    /// Fetch an engine's library with pip, and put it where the other commands look for it.
+    ///
+    /// Version and SHA-256 are fixed in this program: whatever else comes is refused. It needs Python 3 with pip, and heeds its
+    /// settings for package indexes and proxies; no code of the package is run.
+    #[command(
+        after_help = "Examples:\n  sesemi engines install\n  sesemi engines install --to engines --json"
+    )]
+    Install {
+        /// The engine.
+        #[arg(long, value_enum, default_value = "onnxruntime")]
+        engine: Installable,
+        /// The folder of engines [default: $XDG_DATA_HOME/sesemi/engines].
+        #[arg(long, env = "SESEMI_ENGINES", value_name = "DIR")]
+        to: Option<PathBuf>,
+        /// Print JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Say which engines there are, and which libraries are installed and unchanged.
+    #[command(after_help = "Example:\n  sesemi engines list --json")]
+    List {
+        /// The folder of engines [default: $XDG_DATA_HOME/sesemi/engines].
+        #[arg(long, env = "SESEMI_ENGINES", value_name = "DIR")]
+        from: Option<PathBuf>,
+        /// Print JSON.
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+/// An engine with a library.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Installable {
+    /// ONNX Runtime.
+    Onnxruntime,
+}
+
 /// Arguments of `measure`: one source of measurements.
 #[derive(Debug, Args)]
 #[command(group(ArgGroup::new("source").required(true).args(["binary", "sgx_sigstruct", "reference"])))]
 pub struct MeasureArgs {
     /// A trusted program, as the simulated TEE will measure it.
     pub binary: Option<PathBuf>,
+    /// A shared library that the program is given, as `simtee run --library` gives it; may be repeated.
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["sgx_sigstruct", "reference"])]
+    pub library: Vec<PathBuf>,
     /// What gramine-sgx-sign wrote: NAME.sig, or NAME.manifest.sgx with NAME.sig beside it.
     #[arg(long, value_name = "FILE")]
     pub sgx_sigstruct: Option<PathBuf>,

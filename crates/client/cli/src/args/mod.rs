@@ -17,7 +17,9 @@ pub use audit::{AuditCommand, AuditVerifyArgs};
 pub use isolation::{IsolationArgs, LevelArg};
 pub use key::{KeyCommand, ScopeArgs};
 pub use keyservice::KeyserviceCommand;
-pub use local::{DemoArgs, DoctorArgs, MeasureArgs, Simulated, UpArgs};
+pub use local::{
+    DemoArgs, DoctorArgs, EngineArg, EnginesCommand, Installable, MeasureArgs, Simulated, UpArgs,
+};
 pub use model::{ModelCommand, PushArgs};
 
 use crate::connection::ConnectionArgs;
@@ -125,8 +127,15 @@ pub enum Command {
         sesemi measure --reference semirt-tdx.toml --json\n  \
         sesemi measure target/x86_64-unknown-linux-gnu/release/sesemi-semirt \\\n    \
         --simulated-root my-stack/platform/public/root.der\n  \
-        sesemi measure sesemi-semirt --tee tdx --stack my-stack/stack.toml")]
+        sesemi measure sesemi-semirt --tee tdx --stack my-stack/stack.toml\n  \
+        sesemi measure sesemi-semirt-onnxruntime --library libonnxruntime.so --stack my-stack/stack.toml")]
     Measure(MeasureArgs),
+    /// Libraries of inference engines: fetch them, and see which are there.
+    Engines {
+        /// What to do.
+        #[command(subcommand)]
+        command: EnginesCommand,
+    },
     /// Fetch what TEE makers publish about their platforms, and write the file that verifiers read (--endorsements).
     ///
     /// From a PCCS or Intel for SGX and TDX, from AMD for SEV-SNP. All of it is signed by the makers, so neither the service nor

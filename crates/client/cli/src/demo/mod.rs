@@ -23,6 +23,7 @@ use sesemi_process::trust::{TrustError, TrustSettings};
 pub use report::{DemoReport, HostSaw, Parties, Refused};
 
 use crate::args::DemoArgs;
+use crate::engines;
 use crate::error::{CliError, During as _, file};
 use crate::stack::{Facts, Stack, StackOptions};
 use crate::up;
@@ -43,6 +44,7 @@ pub async fn run(args: DemoArgs) -> Result<(), CliError> {
     let progress = progress_bar();
     let mut options = StackOptions::new(up::binaries(args.bin_dir.clone())?, folder.path().into());
     options.tap = true;
+    options.engine = engines::chosen(args.engine)?;
     // Found out now rather than after the work.
     if let Some(path) = args.json.as_deref().filter(|path| *path != Path::new("-")) {
         std::fs::write(path, "").map_err(file(path))?;

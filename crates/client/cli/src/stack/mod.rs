@@ -46,6 +46,41 @@ pub struct StackOptions {
     pub policy: Option<PathBuf>,
     /// Folder in which each process makes a file for its traces.
     pub traces: Option<PathBuf>,
+    /// What runs the models.
+    pub engine: StackEngine,
+}
+
+/// The engine of a stack's SeMIRT.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum StackEngine {
+    /// RTen, which is in the program.
+    #[default]
+    Rten,
+    /// ONNX Runtime, whose library is given to the program and measured with it.
+    OnnxRuntime {
+        /// The library's file.
+        library: PathBuf,
+    },
+}
+
+impl StackEngine {
+    /// The program with this engine.
+    #[must_use]
+    pub fn program(&self) -> &'static str {
+        match self {
+            Self::Rten => "sesemi-semirt",
+            Self::OnnxRuntime { .. } => "sesemi-semirt-onnxruntime",
+        }
+    }
+
+    /// The libraries that the program is given.
+    #[must_use]
+    pub fn libraries(&self) -> &[PathBuf] {
+        match self {
+            Self::Rten => &[],
+            Self::OnnxRuntime { library } => std::slice::from_ref(library),
+        }
+    }
 }
 
 impl StackOptions {
@@ -64,6 +99,7 @@ impl StackOptions {
             tap: false,
             policy: None,
             traces: None,
+            engine: StackEngine::default(),
         }
     }
 }
@@ -132,17 +168,22 @@ impl Layout<'_> {
     }
 }
 
-/// What the simulated TEE will measure of a binary, without starting it.
+/// What the simulated TEE will measure of a binary and the libraries that it is given, without starting it.
 ///
 /// # Errors
 /// [`StackError`] if `simtee` cannot be used or refuses the binary.
 pub async fn measurement(
     simtee: &Path,
     binary: &Path,
+    libraries: &[PathBuf],
     kind: SimulatedKind,
 ) -> Result<Measurement, StackError> {
     let mut command = Command::new(simtee);
-    command.arg("measure").arg(binary).arg("--json");
+    command.arg("measure");
+    for library in libraries {
+        command.arg("--library").arg(library);
+    }
+    command.arg(binary).arg("--json");
     if kind == SimulatedKind::Tdx {
         command.args(["--tee", "tdx"]);
     }
@@ -157,9 +198,10 @@ pub async fn measurement(
 pub async fn measure(
     simtee: &Path,
     binary: &Path,
+    libraries: &[PathBuf],
     root: &Path,
 ) -> Result<(CodeIdentity, CodeIdentityDigest), StackError> {
-    let measured = measurement(simtee, binary, SimulatedKind::Sgx).await?;
+    let measured = measurement(simtee, binary, libraries, SimulatedKind::Sgx).await?;
     let wrong = |_| StackError::Answer("simtee measure");
     let identity = measured.identity(&anchor(root)?).map_err(wrong)?;
     let digest = identity
@@ -211,11 +253,12 @@ impl Stack {
         progress("measuring the trusted binaries");
         let (keyservice_binary, semirt_binary) = (
             options.binary("sesemi-keyservice")?,
-            options.binary("sesemi-semirt")?,
+            options.binary(options.engine.program())?,
         );
         let root = layout.root();
-        let (_, keyservice_code) = measure(&simtee, &keyservice_binary, &root).await?;
-        let (_, semirt_code) = measure(&simtee, &semirt_binary, &root).await?;
+        let (_, keyservice_code) = measure(&simtee, &keyservice_binary, &[], &root).await?;
+        let libraries = options.engine.libraries();
+        let (_, semirt_code) = measure(&simtee, &semirt_binary, libraries, &root).await?;
 
         progress("starting KeyService");
         let keyservice = options
@@ -343,8 +386,12 @@ impl StackOptions {
     async fn start_gateway(&self, facts: &Facts, semirt: &Path) -> Result<Child, StackError> {
         let layout = Layout(&self.state);
         // The launcher is one flag that is split into words as a shell does, so its parts are quoted.
+        let libraries = self.engine.libraries().iter();
+        let libraries: String = libraries
+            .map(|library| format!(" --library {}", quoted(library)))
+            .collect();
         let launcher = format!(
-            "{} run --die-with-parent --state {} --",
+            "{} run --die-with-parent --state {}{libraries} --",
             quoted(&self.binary("simtee")?),
             quoted(&layout.platform())
         );
