@@ -15,7 +15,7 @@ use sesemi_protocol::package::{InstructionSet, Manifest, Memory, ModelFormat};
 use sesemi_semirt::engine::{Engine, EngineError, LoadedModel};
 
 /// The library: `SESEMI_TEST_ONNXRUNTIME`, or the one that is installed, or one that is installed now.
-fn library() -> Option<PathBuf> {
+pub(crate) fn library() -> Option<PathBuf> {
     if let Some(path) = std::env::var_os("SESEMI_TEST_ONNXRUNTIME") {
         return Some(path.into());
     }
