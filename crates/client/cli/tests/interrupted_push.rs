@@ -14,14 +14,23 @@ mod support;
 use std::path::Path;
 
 use sesemi::{
-    Client, Error, FormContent, Grant, Isolation, IsolationChange, Manifest, ModelFormat, ModelRef,
-    RefusalCode, object_path,
+    Client, Error, FormContent, Grant, Isolation, IsolationChange, IsolationLevel, Manifest,
+    ModelFormat, ModelRef, RefusalCode, object_path,
 };
 use sesemi_cli::demo::data;
 use sesemi_cli::stack::Facts;
 use support::{input, join, push, rows, scope, semirt, start, store};
 
 async fn push_bytes(facts: &Facts, owner: &mut Client, model: &[u8]) -> Result<ModelRef, Error> {
+    push_isolated(facts, owner, model, Isolation::default()).await
+}
+
+async fn push_isolated(
+    facts: &Facts,
+    owner: &mut Client,
+    model: &[u8],
+    isolation: Isolation,
+) -> Result<ModelRef, Error> {
     let parts = [model];
     let forms = [FormContent::portable(ModelFormat::Onnx, &parts)];
     let Manifest {
@@ -35,7 +44,7 @@ async fn push_bytes(facts: &Facts, owner: &mut Client, model: &[u8]) -> Result<M
             1,
             &manifest,
             &forms,
-            Isolation::default(),
+            isolation,
         )
         .await
 }
@@ -72,6 +81,13 @@ async fn an_interrupted_push_is_completed_by_the_same_model_and_by_no_other() {
     *other.last_mut().unwrap() ^= 1;
     match push_bytes(facts, &mut owner, &other).await {
         Err(Error::OtherContent(found)) => assert_eq!(*found, model),
+        pushed => panic!("{pushed:?}"),
+    }
+    let strict = IsolationLevel::Sequential.into();
+    match push_isolated(facts, &mut owner, data::MODEL, strict).await {
+        Err(Error::OtherIsolation { registered, .. }) => {
+            assert_eq!(registered, Isolation::default());
+        }
         pushed => panic!("{pushed:?}"),
     }
     assert_eq!(files(place.parent().unwrap()), 0, "nothing is left behind");

@@ -6,12 +6,12 @@ use sesemi::{IsolationChange, IsolationLevel};
 /// The options; what is not given stays as it was.
 #[derive(Debug, Clone, Copy, Default, Args)]
 pub struct IsolationArgs {
-    /// What requests may share an enclave with: owner and user both may ask, and the stricter wins [default: as before, at
-    /// first shared].
+    /// What requests may share an enclave with: owner and user both may ask, and the stricter wins [default: shared; a request
+    /// key keeps what it has].
     #[arg(long, value_name = "LEVEL", help_heading = "Isolation")]
     pub isolation: Option<LevelArg>,
     /// Release responses only at multiples of this time after the request came, so that their timing says less of the work: 0
-    /// (none) to 60000 ms. The greater of the owner's and the user's wins [default: as before, at first 0].
+    /// (none) to 60000 ms. The greater of the owner's and the user's wins [default: 0; a request key keeps what it has].
     #[arg(
         long,
         value_name = "MS",

@@ -52,7 +52,7 @@ pub(crate) async fn serve_a_first_version(site: &Site, people: &People) {
     );
     let yes = site.ok(&explain).await;
     assert!(
-        yes.starts_with("allowed") && yes.contains("for 2 s at a time"),
+        yes.starts_with("allowed") && yes.contains("for 2 s at a time, isolation: shared"),
         "{yes}"
     );
     let list = site
@@ -119,13 +119,14 @@ pub(crate) async fn rotate_and_delegate(site: &Site, people: &People) -> u64 {
     } = people;
     let rotated = site
         .ok(&format!(
-            "key rotate {model} --until 1h --identity user.identity"
+            "key rotate {model} --until 1h --response-quantum-ms 1 --identity user.identity"
         ))
         .await;
     assert!(rotated.contains("2"), "{rotated}");
     infer(site, &format!("{model}@stable"), "user").await;
     let keys = site.ok("key list --identity user.identity").await;
     assert_eq!(keys.lines().count(), 3, "{keys}");
+    assert!(keys.contains("shared, every 1 ms"), "{keys}");
 
     let grant =
         format!("access grant {model} {user} --note by-the-ward --identity grantor.identity");

@@ -205,7 +205,9 @@ fn scope(random: &mut Random) -> KeyScope {
     })
 }
 
-fn isolation(random: &mut Random) -> Isolation {
+/// Draws from a generator beside the history's own, so that the rest of each history is the same with and without it.
+fn isolation(random: &Random) -> Isolation {
+    let mut random = Random::new(random.0);
     Isolation {
         level: random.one_of(&IsolationLevel::ALL),
         quantum_ms: random.one_of(&[0, 0, 20, 60_000]),
