@@ -5,6 +5,7 @@
 //! that says no more than a code; after that, refusals travel sealed like answers.
 
 mod journey;
+mod under_way;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -30,6 +31,7 @@ use crate::models::{Model, Models};
 use crate::occupancy::{Occupancy, Place};
 use crate::slots::{Slots, Turn, Watchdog};
 use journey::Journey;
+use under_way::UnderWay;
 
 /// Serves requests.
 pub struct Runtime {
@@ -363,14 +365,18 @@ impl Runtime {
     ) -> Result<Vec<Tensor>, Refusal> {
         let (opened, watchdog) = (request.opened.clone(), self.watchdog.clone());
         let keep = request.level != IsolationLevel::Sequential;
+        let under_way = UnderWay::new(execution.stopper());
+        let wanted = under_way.wanted();
         let run = turn.run(move || {
             let _watched = watchdog.begin("run");
             let began = Instant::now();
             let inputs: Vec<TensorView<'_>> = opened.inputs().collect();
             let outputs = execution.run(&inputs, opened.outputs());
             match &outputs {
-                Ok(_) | Err(EngineError::Input(_)) if keep => model.give_back(execution),
-                // After a failed run its buffers are in an unknown state; they are not used again.
+                Ok(_) | Err(EngineError::Input(_)) if wanted.ended() && keep => {
+                    model.give_back(execution);
+                }
+                // After a failed run its buffers are in an unknown state, and what was stopped stays so.
                 _ => drop(execution),
             }
             if outputs.is_ok() {
