@@ -89,13 +89,7 @@ pub fn package_content(bytes: &[u8]) {
         .forms
         .iter()
         .zip(&parts)
-        .map(|(form, parts)| FormContent {
-            format: form.format,
-            instruction_set: form.instruction_set,
-            parts,
-            memory: form.memory,
-            prepack: form.prepack,
-        })
+        .map(|(form, parts)| FormContent::of(form, parts))
         .collect();
     let again = package::seal(&key(KEY), &model(), &opened.manifest, &contents, &Fixed);
     assert_eq!(again.unwrap(), sealed);
@@ -170,7 +164,8 @@ struct Sample {
     sealed: Vec<u8>,
 }
 
-/// A package with the first part as its portable form, and with the three others, if there are any, as a compiled one.
+/// A package with the first part as its portable form, and with the others, if there are any, as another: two as weights and
+/// graph, three as a compiled one.
 fn sample(parts: &[&[u8]]) -> Sample {
     let spec = |name: &str, extent| TensorSpec {
         name: name.into(),
@@ -180,7 +175,10 @@ fn sample(parts: &[&[u8]]) -> Sample {
     let (portable, compiled) = parts.split_at(1);
     let mut forms = vec![FormContent::portable(ModelFormat::Onnx, portable)];
     if !compiled.is_empty() {
-        let format = ModelFormat::OnnxRuntimeCompiled;
+        let format = match compiled.len() {
+            2 => ModelFormat::OnnxWithWeights,
+            _ => ModelFormat::OnnxRuntimeCompiled,
+        };
         forms.push(FormContent::portable(format, compiled));
     }
     let inputs = vec![spec("features", 30)];
@@ -192,13 +190,14 @@ fn sample(parts: &[&[u8]]) -> Sample {
     }
 }
 
-/// One form, two, and one of two segments: the second shows what becomes of the first.
-static SAMPLES: LazyLock<[Sample; 3]> = LazyLock::new(|| {
+/// One form, two, and one of two segments: the second shows what becomes of the first. Then weights apart from their graph.
+static SAMPLES: LazyLock<[Sample; 4]> = LazyLock::new(|| {
     let large = vec![1; stream::SEGMENT + 100];
     [
         sample(&[SAMPLE_MODEL]),
         sample(&SAMPLE_PARTS),
         sample(&[&large]),
+        sample(&SAMPLE_PARTS[..3]),
     ]
 });
 
@@ -232,6 +231,7 @@ pub(crate) fn content_seeds() -> Vec<Vec<u8>> {
     vec![
         plaintext(&[SAMPLE_MODEL]),
         plaintext(&SAMPLE_PARTS),
+        plaintext(&SAMPLE_PARTS[..3]),
         without_parts,
     ]
 }

@@ -1,11 +1,12 @@
 //! What an owner says about a model; encrypted with it.
 
 use core::ops::Range;
+use std::collections::HashSet;
 
 use minicbor::{Decode, Encode};
 
 use crate::id::Digest;
-use crate::limits::MAX_FORMS;
+use crate::limits::{MAX_FORMS, MAX_RANK, MAX_TENSOR_NAME};
 use crate::tensor::DataType;
 
 /// Alignment of each part within the plaintext, in bytes: a page, so that it can be used where it was decrypted.
@@ -13,8 +14,9 @@ pub(super) const ALIGNMENT: u64 = 4096;
 /// What is between two parts, at most.
 const ZEROS: &[u8; 4096] = &[0; 4096];
 
-/// What a graph calls the part with its weights, as the location of external data (ONNX, `ExternalDataInfo`).
-pub const WEIGHTS: &str = "weights";
+/// What a graph calls the part with its weights, as the location of external data (ONNX, `ExternalDataInfo`). Readers of ONNX
+/// go by the extension, and RTen takes no other than `data` and `onnx_data`.
+pub const WEIGHTS: &str = "weights.data";
 
 /// How the parts of a form are to be read. Weights come first, because the first part alone can stay in the memory into which
 /// the form is decrypted.
@@ -42,16 +44,6 @@ impl ModelFormat {
             Self::OnnxRuntimeCompiled => 3,
         }
     }
-
-    /// Its name.
-    #[must_use]
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Onnx => "onnx",
-            Self::OnnxWithWeights => "onnx-with-weights",
-            Self::OnnxRuntimeCompiled => "onnxruntime-compiled",
-        }
-    }
 }
 
 /// What a processor must be able to do to run a form: weights may lie as its widest vectors want them.
@@ -67,18 +59,6 @@ pub enum InstructionSet {
     /// x86-64 with AVX-512 (F, BW, DQ, VL).
     #[n(3)]
     X86Avx512,
-}
-
-impl InstructionSet {
-    /// Its name.
-    #[must_use]
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Any => "any",
-            Self::X86Avx2 => "x86-64-avx2",
-            Self::X86Avx512 => "x86-64-avx512",
-        }
-    }
 }
 
 /// One dimension of a tensor.
@@ -220,6 +200,18 @@ impl<'a> FormContent<'a> {
             prepack: false,
         }
     }
+
+    /// The parts of a form, which says all else.
+    #[must_use]
+    pub fn of(form: &Form, parts: &'a [&'a [u8]]) -> Self {
+        Self {
+            format: form.format,
+            instruction_set: form.instruction_set,
+            parts,
+            memory: form.memory,
+            prepack: form.prepack,
+        }
+    }
 }
 
 impl Manifest {
@@ -246,6 +238,26 @@ impl Manifest {
                 })
                 .collect(),
         }
+    }
+
+    /// Checks the descriptions of inputs and outputs against each other and the limits of requests.
+    ///
+    /// # Errors
+    /// [`ContentError`] if two inputs or two outputs have one name, or a name or shape is longer than a request's may be.
+    pub(super) fn check_tensors(&self) -> Result<(), ContentError> {
+        for specs in [&self.inputs, &self.outputs] {
+            let mut names = HashSet::with_capacity(specs.len());
+            if specs.iter().any(|spec| spec.name.len() > MAX_TENSOR_NAME) {
+                return Err(ContentError("a tensor's name is too long"));
+            }
+            if specs.iter().any(|spec| spec.shape.len() > MAX_RANK) {
+                return Err(ContentError("a tensor has too many dimensions"));
+            }
+            if !specs.iter().all(|spec| names.insert(spec.name.as_str())) {
+                return Err(ContentError("two tensors have the same name"));
+            }
+        }
+        Ok(())
     }
 
     /// Where each part lies, from the first one's start on, and where the last one ends.

@@ -28,6 +28,8 @@ pub struct OpenPackage {
     /// Where the first part starts in the plaintext.
     starts: u64,
     opener: Opener,
+    /// The plaintext of segment 0, which had to be opened for the manifest.
+    first: Zeroizing<Vec<u8>>,
 }
 
 /// Where one form lies in the plaintext.
@@ -74,6 +76,7 @@ impl OpenPackage {
         let mut first = Zeroizing::new(first.to_vec());
         let plaintext = opener.open(0, &mut first)?;
         let (manifest, encoded) = read_manifest(plaintext, manifest)?;
+        manifest.check_tensors()?;
         let starts = parts_start(encoded).ok_or(PackageError::Content("manifest too long"))?;
         let gap = usize::try_from(starts)
             .unwrap_or(usize::MAX)
@@ -86,12 +89,15 @@ impl OpenPackage {
                 "its length is not what its parts add up to",
             ));
         }
+        let length = plaintext.len();
+        first.truncate(length);
         Ok(Self {
             manifest,
             forms,
             header: header as u64,
             starts,
             opener,
+            first,
         })
     }
 
@@ -99,6 +105,12 @@ impl OpenPackage {
     #[must_use]
     pub fn manifest(&self) -> &Manifest {
         &self.manifest
+    }
+
+    /// The plaintext of segment 0, so that it need not be opened again. There is nothing left of it here afterwards.
+    #[must_use]
+    pub fn take_first(&mut self) -> Zeroizing<Vec<u8>> {
+        core::mem::take(&mut self.first)
     }
 
     /// Where form number `form` of the manifest lies; `None` if there is none, or it is longer than this machine addresses.
@@ -146,6 +158,19 @@ impl OpenPackage {
         sealed: &'s mut [u8],
     ) -> Result<&'s mut [u8], PackageError> {
         Ok(self.opener.open(segment, sealed)?)
+    }
+
+    /// Opens a segment whose tag lies elsewhere, so that its plaintext is where the ciphertext was, with nothing behind it.
+    ///
+    /// # Errors
+    /// [`PackageError::Stream`] if it is not authentic. What is left in `body` is then of no use.
+    pub fn open_separate(
+        &self,
+        segment: u32,
+        body: &mut [u8],
+        tag: &[u8; stream::TAG],
+    ) -> Result<(), PackageError> {
+        Ok(self.opener.open_separate(segment, body, tag)?)
     }
 }
 

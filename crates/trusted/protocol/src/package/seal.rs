@@ -31,6 +31,7 @@ pub fn seal(
     if Manifest::describing(inputs, outputs, forms) != *manifest {
         return Err(PackageError::Content("the manifest describes other forms"));
     }
+    manifest.check_tensors()?;
     let (_, end) = manifest.places()?;
     let encoded = cbor::encode(manifest)?;
     let too_long = PackageError::Content("manifest too long");

@@ -7,7 +7,7 @@
 
 use core::ops::Range;
 
-use ring::aead::{AES_256_GCM, Aad, LessSafeKey, Nonce, UnboundKey};
+use ring::aead::{AES_256_GCM, Aad, LessSafeKey, Nonce, Tag, UnboundKey};
 
 use crate::entropy::{Entropy, random};
 use crate::kdf::derive;
@@ -15,7 +15,8 @@ use crate::secret::SecretKey;
 
 /// Ciphertext bytes of a full segment.
 pub const SEGMENT: usize = 1 << 20;
-const TAG: usize = 16;
+/// Bytes of a segment that follow its ciphertext proper.
+pub const TAG: usize = 16;
 const SALT: usize = 32;
 const PREFIX: usize = 7;
 /// Bytes before the first segment's ciphertext: the header's own length, salt, nonce prefix.
@@ -93,6 +94,9 @@ pub fn seal(
     entropy: &dyn Entropy,
     out: &mut Vec<u8>,
 ) -> Result<(), StreamError> {
+    let tags = plaintext.len().div_ceil(SEGMENT).saturating_add(1);
+    let more = plaintext.len().saturating_add(HEADER);
+    out.reserve(more.saturating_add(tags.saturating_mul(TAG)));
     let no_entropy = |_| StreamError::Provider("no randomness");
     let salt: [u8; SALT] = random(entropy).map_err(no_entropy)?;
     let prefix: [u8; PREFIX] = random(entropy).map_err(no_entropy)?;
@@ -262,6 +266,30 @@ impl Opener {
         self.segments
             .key
             .open_in_place(nonce, Aad::empty(), sealed)
+            .map_err(|_| StreamError::NotAuthentic(number))
+    }
+
+    /// Opens segment `number` where it lies, apart from its tag.
+    ///
+    /// # Errors
+    /// [`StreamError::NotAuthentic`]. What is left in `body` is then of no use.
+    pub fn open_separate(
+        &self,
+        number: u32,
+        body: &mut [u8],
+        tag: &[u8; TAG],
+    ) -> Result<(), StreamError> {
+        let nonce = self.segments.nonce(number, self.layout.is_last(number));
+        let expected = self.layout.opened(number);
+        if number >= self.layout.segments
+            || body.len() as u64 != expected.end.saturating_sub(expected.start)
+        {
+            return Err(StreamError::NotAuthentic(number));
+        }
+        self.segments
+            .key
+            .open_in_place_separate_tag(nonce, Aad::empty(), Tag::from(*tag), body, 0..)
+            .map(drop)
             .map_err(|_| StreamError::NotAuthentic(number))
     }
 }

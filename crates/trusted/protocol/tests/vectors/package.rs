@@ -98,6 +98,10 @@ fn recipes() -> Vec<Value> {
             [rule(5000, 2), json!("02"), rule(mib + 4321, 3)]
         ),
     ]);
+    let weights_apart = json!([{
+        "format": "onnx-with-weights", "instruction_set": "any", "memory": nothing_measured, "prepack": false,
+        "parts": [rule(6000, 4), json!("0c0d0e")],
+    }]);
     vec![
         base("a small model", 1, &tensors, json!([onnx(weights())])),
         base(
@@ -126,6 +130,7 @@ fn recipes() -> Vec<Value> {
         ),
         base("three forms", 6, &tensors, portable_and_compiled),
         base("two forms across segments", 7, &tensors, across_segments),
+        base("weights apart from the graph", 8, &tensors, weights_apart),
     ]
 }
 
@@ -137,13 +142,7 @@ fn with_contents<T>(forms: &[OwnedForm], then: impl FnOnce(&[FormContent<'_>]) -
     let contents: Vec<FormContent<'_>> = forms
         .iter()
         .zip(&parts)
-        .map(|(form, parts)| FormContent {
-            format: form.format,
-            instruction_set: form.instruction_set,
-            parts,
-            memory: form.memory,
-            prepack: form.prepack,
-        })
+        .map(|(form, parts)| FormContent::of(&form.form, parts))
         .collect();
     then(&contents)
 }

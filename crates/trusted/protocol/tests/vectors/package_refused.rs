@@ -1,7 +1,7 @@
 //! Packages that must be refused: changed on the way, of others, or from a writer that errs.
 
 use serde_json::{Value, json};
-use sesemi_protocol::package::{Form, Manifest, ModelFormat, stream};
+use sesemi_protocol::package::{Dimension, Form, Manifest, ModelFormat, stream};
 use sesemi_protocol::{Digest, cbor};
 
 use crate::package::manifest_of;
@@ -219,6 +219,24 @@ fn misdescribed(small: &Value) -> Vec<(&'static str, Vec<u8>, Digest)> {
             &|manifest| manifest.forms[0].parts.push(0),
             0,
             &paged(0, &[]),
+        ),
+        made(
+            "two inputs of the same name",
+            &|manifest| manifest.inputs.push(manifest.inputs[0].clone()),
+            0,
+            &part,
+        ),
+        made(
+            "a shape of nine dimensions",
+            &|manifest| manifest.outputs[0].shape.resize(9, Dimension::Dynamic),
+            0,
+            &part,
+        ),
+        made(
+            "a tensor's name of 129 bytes",
+            &|manifest| manifest.outputs[0].name = "n".repeat(129),
+            0,
+            &part,
         ),
         made(
             "parts that end beyond 2^63",

@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 use sesemi_protocol::envelope::{Path, Report, Route, Steps};
 use sesemi_protocol::package::{
-    Dimension, FormContent, InstructionSet, Manifest, Memory, ModelFormat, TensorSpec,
+    Dimension, Form, FormContent, InstructionSet, Manifest, Memory, ModelFormat, TensorSpec,
 };
 use sesemi_protocol::receipt::{Point, StatePoint};
 use sesemi_protocol::release::{NamedScope, RequestKeyName};
@@ -209,18 +209,16 @@ pub(crate) fn report(value: &Value) -> Report {
 
 /// A form with its parts, as [`sesemi_protocol::package::FormContent`] borrows them.
 pub(crate) struct OwnedForm {
-    pub(crate) format: ModelFormat,
-    pub(crate) instruction_set: InstructionSet,
+    pub(crate) form: Form,
     pub(crate) parts: Vec<Vec<u8>>,
-    pub(crate) memory: Memory,
-    pub(crate) prepack: bool,
 }
 
 /// The forms of a package.
 pub(crate) fn forms(case: &Value) -> Vec<OwnedForm> {
-    let form = |value: &Value| OwnedForm {
+    let form = |value: &Value, parts: &[Vec<u8>]| Form {
         format: match text(value, "format") {
             "onnx" => ModelFormat::Onnx,
+            "onnx-with-weights" => ModelFormat::OnnxWithWeights,
             "onnxruntime-compiled" => ModelFormat::OnnxRuntimeCompiled,
             other => panic!("no format '{other}'"),
         },
@@ -230,14 +228,19 @@ pub(crate) fn forms(case: &Value) -> Vec<OwnedForm> {
             "x86-64-avx512" => InstructionSet::X86Avx512,
             other => panic!("no instruction set '{other}'"),
         },
-        parts: list(value, "parts").iter().map(part).collect(),
+        parts: parts.iter().map(|part| part.len() as u64).collect(),
         memory: Memory {
             loaded: number(&value["memory"], "loaded"),
             run: number(&value["memory"], "run"),
         },
         prepack: value["prepack"].as_bool().unwrap(),
     };
-    list(case, "forms").iter().map(form).collect()
+    let owned = |value: &Value| {
+        let parts: Vec<Vec<u8>> = list(value, "parts").iter().map(part).collect();
+        let form = form(value, &parts);
+        OwnedForm { form, parts }
+    };
+    list(case, "forms").iter().map(owned).collect()
 }
 
 /// A part in full, or by its rule.

@@ -129,8 +129,17 @@ proptest! {
         let opener = Opener::new(&key(), b"", out.first_chunk().unwrap(), layout).unwrap();
         for segment in 0..layout.segments() {
             let mut sealed = out[place_in(&layout.sealed(segment))].to_vec();
+            let (body, tag) = sealed.split_last_chunk().unwrap();
+            let (mut apart, mut tag) = (body.to_vec(), *tag);
+            opener.open_separate(segment, &mut apart, &tag).unwrap();
             let opened = opener.open(segment, &mut sealed).unwrap();
             prop_assert!(*opened == bytes[place_in(&layout.opened(segment))]);
+            prop_assert!(*opened == apart);
+            tag[15] ^= 1;
+            let refused = Err(StreamError::NotAuthentic(segment));
+            prop_assert_eq!(opener.open_separate(segment, &mut apart, &tag), refused);
+            apart.push(0);
+            prop_assert_eq!(opener.open_separate(segment, &mut apart, &tag), refused);
         }
     }
 }

@@ -297,6 +297,45 @@ fn forms_with_another_number_of_parts_than_their_format_has_are_refused() {
 }
 
 #[test]
+fn two_tensors_of_one_name_and_descriptions_beyond_the_limits_are_refused() {
+    let features = |name: String, rank: usize| TensorSpec {
+        name,
+        data_type: DataType::Fp32,
+        shape: vec![Dimension::Dynamic; rank],
+    };
+    let two = |second: TensorSpec| vec![features("n".into(), 1), second];
+    let (unique, double) = (two(features("m".into(), 8)), two(features("n".into(), 2)));
+    let (long, deep) = (
+        two(features("n".repeat(129), 1)),
+        two(features("m".into(), 9)),
+    );
+    let forms = onnx(b"weights".to_vec());
+    let try_with = |inputs: &[TensorSpec], outputs: &[TensorSpec]| {
+        let manifest = Manifest {
+            inputs: inputs.to_vec(),
+            outputs: outputs.to_vec(),
+            ..manifest(&forms)
+        };
+        let sealed = with_contents(&forms, |forms| {
+            seal(&key(), &model(1), &manifest, forms, &SystemEntropy::new()).map(drop)
+        });
+        let (package, digest) = forged(&manifest, &content(&forms));
+        assert_eq!(open(&package, &digest).map(drop), sealed);
+        sealed
+    };
+    try_with(&unique, &unique).unwrap();
+    for (wrong, why) in [
+        (double, "two tensors have the same name"),
+        (long, "a tensor's name is too long"),
+        (deep, "a tensor has too many dimensions"),
+    ] {
+        let refused = Err(PackageError::Content(why));
+        assert_eq!(try_with(&wrong, &unique), refused);
+        assert_eq!(try_with(&unique, &wrong), refused);
+    }
+}
+
+#[test]
 fn no_forms_and_too_many_are_refused() {
     for count in [0, MAX_FORMS + 1, 1000] {
         let mut manifest = manifest(&onnx(vec![]));
