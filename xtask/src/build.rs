@@ -1,7 +1,8 @@
 //! `cargo xtask build`: the product's binaries, as they are deployed.
 //!
 //! They are static (static-pie): what a TEE measures is then the whole program. The flag for it is set for the one
-//! cargo that builds them, because tests and build scripts do not need it.
+//! cargo that builds them, because tests and build scripts do not need it. A program that maps a shared library cannot be
+//! static: the TEE has to measure that library, the dynamic linker and the C library as well.
 
 use std::collections::BTreeMap;
 use std::env;
@@ -118,7 +119,8 @@ fn cargo_build(host: &str, group: &[&Binary]) -> Command {
     for name in OVERRIDING {
         cargo.env_remove(name);
     }
-    cargo.env(flags_variable(host), STATIC);
+    let dynamic = group.iter().any(|binary| binary.maps_library);
+    cargo.env(flags_variable(host), if dynamic { "" } else { STATIC });
     cargo
 }
 
@@ -131,7 +133,8 @@ fn flags_variable(host: &str) -> OsString {
 }
 
 fn require_static(built: &Built) -> Outcome<()> {
-    for name in binaries::in_tee().map(|binary| binary.name) {
+    let all = binaries::in_tee().filter(|binary| !binary.maps_library);
+    for name in all.map(|binary| binary.name) {
         let path = built.folder.join(name);
         let file =
             fs::read(&path).map_err(|error| format!("cannot read {}: {error}", path.display()))?;
@@ -178,6 +181,18 @@ mod tests {
         for removed in OVERRIDING {
             assert_eq!(set(removed), Some(None));
         }
+    }
+
+    #[test]
+    fn what_maps_a_library_is_built_by_itself_and_without_the_static_flags() {
+        let group = builds()
+            .into_iter()
+            .find(|group| group.iter().any(|binary| binary.maps_library));
+        let group = group.unwrap();
+        assert_eq!(group.len(), 1);
+        let cargo = cargo_build("x86_64-unknown-linux-gnu", &group);
+        let mut set = cargo.get_envs();
+        assert!(set.all(|(_, value)| value != Some(OsStr::new(STATIC))));
     }
 
     #[test]

@@ -18,7 +18,7 @@ use Allowed::{Anything, Only};
 
 /// A row for each of our crates, by folder. No row names `testkit`, which is for `[dev-dependencies]` and for the tools of
 /// developers (`bench`, `crash`, `fuzz`), nor these and `paper-models`, on which nothing depends.
-const MAY_DEPEND_ON: [(&str, Allowed); 19] = [
+const MAY_DEPEND_ON: [(&str, Allowed); 22] = [
     ("trusted/hardening", Only(&[])),
     ("trusted/protocol", Only(&["trusted/hardening"])),
     ("trusted/attest", Only(&["trusted/protocol"])),
@@ -51,6 +51,11 @@ const MAY_DEPEND_ON: [(&str, Allowed); 19] = [
             "trusted/traces",
         ]),
     ),
+    // A SeMIRT with another engine: nothing depends on it but tools that make what it loads.
+    (
+        "trusted/onnxruntime",
+        Only(&["trusted/protocol", "trusted/process", "trusted/semirt"]),
+    ),
     ("host/simtee", Only(&[])),
     (
         "host/platform",
@@ -62,10 +67,23 @@ const MAY_DEPEND_ON: [(&str, Allowed); 19] = [
     ),
     // Knows nothing but the file format: what reads a model has no business with keys.
     ("client/onnx", Only(&[])),
+    // Fetches what is measured later: it needs to know nothing of keys either.
+    ("client/engines", Only(&[])),
+    // Runs what it makes in the engines that will serve it.
+    (
+        "client/compile",
+        Only(&[
+            "client/onnx",
+            "trusted/onnxruntime",
+            "trusted/protocol",
+            "trusted/semirt",
+        ]),
+    ),
     ("client/sdk", Only(&["trusted/protocol", "trusted/attest"])),
     (
         "client/cli",
         Only(&[
+            "client/engines",
             "client/onnx",
             "client/sdk",
             "trusted/hardening",
@@ -107,6 +125,7 @@ const MUST_NOT_REACH: [(&str, &[&str]); 2] = [
             "trusted/process",
             "trusted/keyservice",
             "trusted/semirt",
+            "trusted/onnxruntime",
         ],
     ),
 ];

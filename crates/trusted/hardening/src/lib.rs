@@ -9,7 +9,7 @@
 //! - [`wiping`]: an allocator for trusted programs that leaves no copies of keys behind in free memory.
 //!
 //! A TEE protects against the host; this protects against bugs of our own, and it is all that there is outside a TEE, where
-//! clients keep their keys. It is the one place of the trusted code with `unsafe`: the calls in `sys`, the allocator, and one
+//! clients keep their keys. But for the calls of one engine it is the one place of the trusted code with `unsafe`: the calls in `sys`, the allocator, and one
 //! line of [`secret_memory`].
 
 #![deny(unsafe_code)]
