@@ -71,8 +71,7 @@ struct Served {
 struct Admitted {
     lease: Arc<LiveLease>,
     level: IsolationLevel,
-    /// Given back last.
-    _place: Place,
+    place: Arc<Place>,
 }
 
 impl Runtime {
@@ -217,7 +216,7 @@ impl Runtime {
                 return Ok(Admitted {
                     lease,
                     level,
-                    _place: place,
+                    place: Arc::new(place),
                 });
             }
         }
@@ -250,6 +249,7 @@ impl Runtime {
             route: &route,
             opened: &opened,
             level: admitted.level,
+            place: &admitted.place,
             deadline,
         };
         let outcome = self
@@ -354,8 +354,8 @@ impl Runtime {
         Ok(model)
     }
 
-    /// Runs on the slot's thread. The slot goes along, so it is free only once the run has really ended, even if the client
-    /// left in the meantime.
+    /// Runs on the slot's thread. Slot and place go along, so they are free only once the run has really ended, even if the
+    /// client left in the meantime.
     async fn execute(
         &self,
         model: Arc<Held<Model>>,
@@ -363,7 +363,8 @@ impl Runtime {
         request: &Request<'_>,
         turn: Turn,
     ) -> Result<Vec<Tensor>, Refusal> {
-        let (opened, watchdog) = (request.opened.clone(), self.watchdog.clone());
+        let (opened, place) = (request.opened.clone(), request.place.clone());
+        let watchdog = self.watchdog.clone();
         let keep = request.level != IsolationLevel::Sequential;
         let under_way = UnderWay::new(execution.stopper());
         let wanted = under_way.wanted();
@@ -382,6 +383,10 @@ impl Runtime {
             if outputs.is_ok() {
                 model.took(began.elapsed());
             }
+            // Whoever must not be inside together with this request comes in once nothing of it is here any more.
+            drop(inputs);
+            drop(opened);
+            drop(place);
             outputs
         });
         run.await?.map_err(|error| match error {
@@ -397,6 +402,7 @@ struct Request<'r> {
     opened: &'r Arc<OpenedRequest>,
     /// How strictly it is kept apart.
     level: IsolationLevel,
+    place: &'r Arc<Place>,
     deadline: Instant,
 }
 

@@ -14,6 +14,7 @@ use sesemi_protocol::tensor::DataType;
 use sesemi_protocol::{Digest, PrincipalId, RequestId, SecretKey, SystemEntropy};
 
 use super::*;
+use crate::engine::Engine;
 use crate::engine::rten::Rten;
 use crate::slots::Turn;
 use crate::testing::{LEASE, SERVICE, Service, model, request_key, stable};
@@ -64,12 +65,16 @@ async fn world() -> World {
 }
 
 async fn world_with(budget: u64) -> World {
+    world_of(Arc::new(Rten::new(1)), budget).await
+}
+
+async fn world_of(engine: Arc<dyn Engine>, budget: u64) -> World {
     let service = Service::new(package::manifest_digest(&manifest()).unwrap());
     let (service, store) = (Arc::new(service), Arc::new(InMemory::new()));
     for version in [1, 2] {
         put(&store, version, package(version)).await;
     }
-    let models = Arc::new(Models::new(store.clone(), Arc::new(Rten::new(1)), budget));
+    let models = Arc::new(Models::new(store.clone(), engine, budget));
     let capacity = Capacity {
         slots: 2,
         queue: 100,

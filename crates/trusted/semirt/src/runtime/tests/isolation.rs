@@ -1,8 +1,13 @@
 //! What a lease demands: whose requests may be inside together, what stays, and when answers leave.
 
+use std::sync::Mutex;
+use std::sync::mpsc::{Receiver, Sender, channel};
+
 use sesemi_protocol::isolation::Isolation;
+use sesemi_protocol::package::Form;
 
 use super::*;
+use crate::engine::LoadedModel;
 
 async fn demanding(level: IsolationLevel, quantum_ms: u32) -> World {
     let world = world().await;
@@ -122,4 +127,93 @@ async fn answers_leave_at_multiples_of_the_quantum_whatever_they_say() {
     assert_eq!(world.runtime.occupancy.counts(), (0, 0));
     assert!(!under_way.is_finished());
     assert!(under_way.await.unwrap().is_ok());
+}
+
+/// An engine whose runs go on until they are let go.
+struct Held {
+    inner: Rten,
+    begun: Sender<()>,
+    let_go: Arc<Mutex<Receiver<()>>>,
+}
+
+struct HeldModel {
+    inner: Box<dyn LoadedModel>,
+    begun: Sender<()>,
+    let_go: Arc<Mutex<Receiver<()>>>,
+}
+
+struct HeldExecution {
+    inner: Box<dyn Execution>,
+    begun: Sender<()>,
+    let_go: Arc<Mutex<Receiver<()>>>,
+}
+
+impl Engine for Held {
+    fn name(&self) -> &'static str {
+        "held"
+    }
+
+    fn takes(&self, form: &Form) -> bool {
+        self.inner.takes(form)
+    }
+
+    fn load(
+        &self,
+        manifest: &Manifest,
+        form: &Form,
+        parts: Vec<Vec<u8>>,
+    ) -> Result<Box<dyn LoadedModel>, EngineError> {
+        Ok(Box::new(HeldModel {
+            inner: self.inner.load(manifest, form, parts)?,
+            begun: self.begun.clone(),
+            let_go: self.let_go.clone(),
+        }))
+    }
+}
+
+impl LoadedModel for HeldModel {
+    fn execution(&self) -> Result<Box<dyn Execution>, EngineError> {
+        Ok(Box::new(HeldExecution {
+            inner: self.inner.execution()?,
+            begun: self.begun.clone(),
+            let_go: self.let_go.clone(),
+        }))
+    }
+}
+
+impl Execution for HeldExecution {
+    fn run(
+        &mut self,
+        inputs: &[TensorView<'_>],
+        wanted: &[String],
+    ) -> Result<Vec<Tensor>, EngineError> {
+        self.begun.send(()).unwrap();
+        self.let_go.lock().unwrap().recv().unwrap();
+        self.inner.run(inputs, wanted)
+    }
+}
+
+#[tokio::test]
+async fn a_request_whose_client_left_stays_inside_until_its_run_has_ended() {
+    let (begun, begins) = channel();
+    let (lets_go, let_go) = channel();
+    let engine = Held {
+        inner: Rten::new(1),
+        begun,
+        let_go: Arc::new(Mutex::new(let_go)),
+    };
+    let world = world_of(Arc::new(engine), 1 << 20).await;
+    world.service.set().isolation = Isolation::new(IsolationLevel::DedicatedUser, 0).unwrap();
+    let runtime = world.runtime.clone();
+    let leaves = tokio::spawn(async move { ask(&runtime, 1, &[1.0; 30]).await });
+    while begins.try_recv().is_err() {
+        tokio::task::yield_now().await;
+    }
+    leaves.abort();
+    assert!(leaves.await.unwrap_err().is_cancelled());
+    assert_eq!(world.runtime.occupancy.counts(), (1, 0));
+    lets_go.send(()).unwrap();
+    while world.runtime.occupancy.counts() != (0, 0) {
+        tokio::task::yield_now().await;
+    }
 }
