@@ -31,6 +31,7 @@ pub mod config;
 pub mod engine;
 pub mod http;
 pub mod keys;
+mod locked;
 pub mod metrics;
 pub mod models;
 pub mod occupancy;

@@ -14,7 +14,7 @@ use std::time::Duration;
 use sesemi_protocol::envelope::{
     EnvelopeError, OpenedRequest, ParsedRequest, Report, Route, parse_request,
 };
-use sesemi_protocol::id::ModelVersion;
+use sesemi_protocol::id::{ModelRef, ModelVersion, VersionSelector};
 use sesemi_protocol::isolation::IsolationLevel;
 use sesemi_protocol::receipt::{Point, StatePoint};
 use sesemi_protocol::tensor::{Tensor, TensorView};
@@ -23,11 +23,11 @@ use sesemi_traces::{Key, Outcome, Span};
 use tokio::time::Instant;
 use zeroize::Zeroize as _;
 
-use crate::engine::{EngineError, Execution};
+use crate::engine::EngineError;
 use crate::keys::{Keys, LiveLease};
 use crate::metrics::{Gauges, Metrics};
 use crate::models::shelf::Held;
-use crate::models::{Model, Models};
+use crate::models::{Buffers, Model, Models, Prefetch};
 use crate::occupancy::{Occupancy, Place};
 use crate::slots::{Slots, Turn, Watchdog};
 use journey::Journey;
@@ -72,6 +72,8 @@ struct Admitted {
     lease: Arc<LiveLease>,
     level: IsolationLevel,
     place: Arc<Place>,
+    /// The model's package, on its way since the keys were asked for.
+    _ahead: Option<Prefetch>,
 }
 
 impl Runtime {
@@ -200,6 +202,7 @@ impl Runtime {
     /// Enters with the keys. How strictly the request must be kept apart is known only from its lease; if that demands more
     /// than it came in with, it goes out again, without the keys, and comes in as it must.
     async fn admit(&self, route: &Route, journey: &mut Journey<'_>) -> Result<Admitted, Refusal> {
+        let mut ahead = None;
         loop {
             let level = self.keys.level(route);
             let place = self.occupancy.enter(route.user, level).await?;
@@ -208,6 +211,8 @@ impl Runtime {
                 Some(lease) => lease,
                 None => {
                     journey.missed = true;
+                    // Meanwhile the package may be on its way already, if it is clear which one it is.
+                    ahead = ahead.or_else(|| self.prefetch(route));
                     self.keys.fetch(route, Point::START).await?
                 }
             };
@@ -217,8 +222,21 @@ impl Runtime {
                     lease,
                     level,
                     place: Arc::new(place),
+                    _ahead: ahead,
                 });
             }
+        }
+    }
+
+    /// Begins to fetch the package that a request names.
+    fn prefetch(&self, route: &Route) -> Option<Prefetch> {
+        match route.model.version {
+            VersionSelector::Exact(version) => {
+                let model = route.model.model.clone();
+                self.models.prefetch(&ModelRef { model, version })
+            }
+            // Which version that is, KeyService alone knows.
+            VersionSelector::Alias(_) => None,
         }
     }
 
@@ -296,7 +314,7 @@ impl Runtime {
             Some(execution) => execution,
             None => {
                 journey.missed = true;
-                model.new_execution()?
+                new_execution(&model).await?
             }
         };
         let outputs = self.execute(model, execution, request, turn).await;
@@ -349,8 +367,8 @@ impl Runtime {
             return Ok(model);
         }
         journey.missed = true;
-        let model = self.models.fetch(lease).await?;
-        journey.lap("load", |steps| &mut steps.load_us);
+        let (model, times) = self.models.load(lease).await?;
+        journey.loaded(times);
         Ok(model)
     }
 
@@ -359,7 +377,7 @@ impl Runtime {
     async fn execute(
         &self,
         model: Arc<Held<Model>>,
-        mut execution: Box<dyn Execution>,
+        mut execution: Buffers,
         request: &Request<'_>,
         turn: Turn,
     ) -> Result<Vec<Tensor>, Refusal> {
@@ -394,6 +412,13 @@ impl Runtime {
             _ => Refusal::new(RefusalCode::EngineFailed, error),
         })
     }
+}
+
+/// Other models' memory may be given back for it, which takes its time.
+async fn new_execution(model: &Arc<Held<Model>>) -> Result<Buffers, Refusal> {
+    let model = model.clone();
+    let made = tokio::task::spawn_blocking(move || model.new_execution());
+    made.await.map_err(|_| RefusalCode::Internal)?
 }
 
 /// A request that is open.

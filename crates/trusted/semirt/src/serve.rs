@@ -182,12 +182,18 @@ fn assemble(
     let session = KeyServiceSession::new(connector, config.keyservice, expected);
     let keys = Keys::new(Arc::new(FromKeyService(Arc::new(session))), entropy.clone());
     let store = LocalFileSystem::new_with_prefix(&config.store)?;
-    let models = Arc::new(Models::new(Arc::new(store), engine, config.model_memory));
+    let watchdog = Watchdog::new(config.run_limit);
+    let models = Models::new(
+        Arc::new(store),
+        engine,
+        config.model_memory,
+        watchdog.clone(),
+    );
+    let models = Arc::new(models);
     let capacity = Capacity {
         slots: config.slots,
         queue: config.queue,
     };
-    let watchdog = Watchdog::new(config.run_limit);
     Runtime::new(keys, models, capacity, watchdog, entropy, Metrics::new())
         .map_err(|e| MainError::Io("a thread for a slot".into(), e))
 }

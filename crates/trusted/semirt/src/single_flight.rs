@@ -5,10 +5,12 @@
 
 use std::collections::HashMap;
 use std::hash::Hash;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use futures::FutureExt as _;
 use futures::future::{BoxFuture, Shared};
+
+use crate::locked::lock;
 
 type Flight<V, E> = Shared<BoxFuture<'static, Result<V, E>>>;
 
@@ -60,6 +62,12 @@ where
         flight.await
     }
 
+    /// Whether a fetch for `key` is under way.
+    #[must_use]
+    pub fn is_under_way(&self, key: &K) -> bool {
+        lock(&self.flights).contains_key(key)
+    }
+
     fn start<F>(&self, key: K, fetch: F) -> Flight<V, E>
     where
         F: Future<Output = Result<V, E>> + Send + 'static,
@@ -94,11 +102,6 @@ impl<K: Hash + Eq, V, E> Drop for Landing<K, V, E> {
     fn drop(&mut self) {
         lock(&self.flights).remove(&self.key);
     }
-}
-
-/// No code that can panic runs under this lock.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]

@@ -1,28 +1,39 @@
-//! A package on its way from the object store into memory: several ranges in flight, each segment decrypted by one of several
-//! threads straight to its final place.
+//! A package on its way into memory: several ranges in flight, each segment decrypted in its final place by one of several
+//! threads.
 //!
-//! Only the segments of one form are fetched. A segment is written nowhere before its tag is verified, and nothing is handed
-//! out before all of them are: whatever fails on the way, all of it is dropped.
+//! Only the segments of one form are fetched, apart from what came before the form was known. Whoever waits for ciphertext is a
+//! task, and whoever works with it a thread that waits for nothing: however slow a store is, no thread is kept. Nothing is handed
+//! out before all segments of the form are authentic; whatever fails on the way, all of it is dropped.
 
+use std::fs::File;
 use std::ops::Range;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::time::Instant;
 
-use bytes::BytesMut;
-use futures::{StreamExt as _, stream};
+use futures::stream::{self, BoxStream};
+use futures::{FutureExt as _, StreamExt as _};
+use object_store::ObjectStore;
 use object_store::path::Path as ObjectPath;
-use object_store::{GetOptions, GetRange, ObjectStore, ObjectStoreExt as _};
-use sesemi_protocol::package::{FormPlace, HEAD, OpenPackage, PackageError, object_path};
+use sesemi_protocol::package::{FormPlace, OpenPackage, PackageError};
 use sesemi_protocol::release::Lease;
 use sesemi_protocol::{Digest, ModelRef, SecretKey};
-use tokio::sync::mpsc;
-use zeroize::Zeroize as _;
+use tokio::task::{JoinHandle, spawn_blocking};
+use zeroize::{Zeroize as _, Zeroizing};
 
-/// Segments that one request to the store is for: 4 MiB.
-const SEGMENTS: u32 = 4;
+use super::arena::{Arena, Given, Piece, drop_elsewhere};
+use super::budget::Reservation;
+use super::source::{self, Cut, Head, Source};
+
+/// Segments that one request to the store is for: 2 MiB.
+const SEGMENTS: u32 = 2;
 /// Requests under way at once.
 const IN_FLIGHT: usize = 4;
-/// Threads that decrypt.
-const THREADS: usize = 2;
+/// Answers that may wait while earlier ones are worked on.
+const READY: usize = 4;
+/// Bytes of ciphertext that are on their way at most: in flight, waiting, and being worked on.
+pub(super) const IN_TRANSIT: u64 =
+    (IN_FLIGHT as u64 + 2 * READY as u64) * SEGMENTS as u64 * 1_048_576;
 
 /// Why a model could not be fetched.
 #[derive(Debug, thiserror::Error)]
@@ -36,11 +47,14 @@ pub enum FetchError {
     /// The store has a form, but sends something else than was asked for.
     #[error("the object store sent {found} bytes instead of {expected}")]
     Length {
-        /// Bytes that came.
-        found: usize,
+        /// Bytes that came, as far as they were taken.
+        found: u64,
         /// Bytes that were asked for.
         expected: u64,
     },
+    /// A file of the store, or of the cache, cannot be read.
+    #[error("the package's file: {0}")]
+    File(#[from] std::io::Error),
     /// A thread ended without a result.
     #[error("decryption ended without a result")]
     Ended,
@@ -68,273 +82,358 @@ impl Wanted {
     }
 }
 
-/// A package whose manifest is known.
-pub struct Found {
-    store: Arc<dyn ObjectStore>,
-    path: ObjectPath,
-    package: Arc<OpenPackage>,
+/// Tells threads to leave once nobody waits for them any more.
+#[derive(Default)]
+pub(super) struct Stop(Arc<AtomicBool>);
+
+impl Stop {
+    pub(super) fn flag(&self) -> Arc<AtomicBool> {
+        self.0.clone()
+    }
 }
 
-/// Reads the head of a package.
-///
-/// # Errors
-/// [`FetchError`].
-pub async fn find(store: Arc<dyn ObjectStore>, wanted: &Wanted) -> Result<Found, FetchError> {
-    let path = ObjectPath::from(object_path(&wanted.model));
-    let options = GetOptions {
-        range: Some(GetRange::Bounded(0..HEAD as u64)),
-        ..GetOptions::default()
-    };
-    let answer = store.get_opts(&path, options).await?;
-    // The store states the size, and may lie: then the last segment does not open.
-    let length = answer.meta.size;
-    let mut head = Vec::with_capacity(HEAD);
-    let mut pieces = answer.into_stream();
-    while let Some(piece) = pieces.next().await {
-        let piece = piece?;
-        let room = HEAD.saturating_sub(head.len());
-        head.extend_from_slice(piece.get(..room).unwrap_or(&piece));
-        if head.len() >= HEAD {
-            break;
-        }
+impl Drop for Stop {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
     }
-    let package = OpenPackage::new(&wanted.key, &wanted.model, &wanted.manifest, length, &head)?;
-    Ok(Found {
-        store,
-        path,
-        package: Arc::new(package),
-    })
 }
 
-impl Found {
-    /// The package, as far as it is known.
-    #[must_use]
-    pub fn package(&self) -> &OpenPackage {
-        &self.package
-    }
+/// Pieces of a package on their way from a store, in order of their requests.
+pub(super) struct Pieces {
+    coming: BoxStream<'static, Result<Piece, FetchError>>,
+    /// The segment before which requests end.
+    end: Arc<AtomicU32>,
+    ready: Vec<Piece>,
+    ended: bool,
+    /// When the last one came.
+    last: Instant,
+}
 
-    /// Fetches and decrypts a form. Memory for it is taken here.
-    ///
-    /// # Errors
-    /// [`FetchError`]; nothing is left of what came.
-    pub async fn form(&self, place: FormPlace) -> Result<Decrypted, FetchError> {
-        let segments = self.package.segments(&place.plaintext);
-        let groups: Vec<Range<u32>> = groups(segments).collect();
-        let (sender, receiver) = mpsc::channel(IN_FLIGHT);
-        let opening = {
-            let (package, groups) = (self.package.clone(), groups.clone());
-            tokio::task::spawn_blocking(move || open(&package, place, &groups, receiver))
-        };
-        let fetching = async {
-            let mut fetched = stream::iter(groups.into_iter().enumerate())
-                .map(|(index, group)| self.fetch(index, group))
-                .buffer_unordered(IN_FLIGHT);
-            while let Some(group) = fetched.next().await {
-                // Nobody takes it any more if a segment was not authentic.
-                if sender.send(group?).await.is_err() {
-                    break;
+impl Pieces {
+    pub(super) fn new(
+        store: Arc<dyn ObjectStore>,
+        path: ObjectPath,
+        cut: Cut,
+        segments: Range<u32>,
+    ) -> Self {
+        let end = Arc::new(AtomicU32::new(segments.end));
+        let until = end.clone();
+        let groups = segments.step_by(SEGMENTS as usize).map_while(move |first| {
+            let end = until.load(Ordering::Relaxed);
+            (first < end).then(|| first..first.saturating_add(SEGMENTS).min(end))
+        });
+        let coming = stream::iter(groups)
+            .map(move |segments| {
+                let (store, path) = (store.clone(), path.clone());
+                async move {
+                    let start = cut.sealed(segments.start).start;
+                    let end = cut.sealed(segments.end.saturating_sub(1)).end;
+                    let bytes = source::range(&*store, &path, start..end).await?;
+                    Ok(Piece {
+                        segments,
+                        start,
+                        bytes,
+                    })
                 }
-            }
-            // The threads end with it.
-            drop(sender);
-            Ok::<(), FetchError>(())
-        };
-        let (fetched, opened) = tokio::join!(fetching, opening);
-        fetched?;
-        opened.map_err(|_| FetchError::Ended)?
+            })
+            .buffer_unordered(IN_FLIGHT)
+            .boxed();
+        Self {
+            coming,
+            end,
+            ready: Vec::new(),
+            ended: false,
+            last: Instant::now(),
+        }
     }
 
-    /// The ciphertext of some segments.
-    async fn fetch(&self, index: usize, group: Range<u32>) -> Result<Sealed, FetchError> {
-        let start = self.package.sealed(group.start).start;
-        let end = self.package.sealed(group.end.saturating_sub(1)).end;
-        let bytes = self.store.get_range(&self.path, start..end).await?;
-        let expected = end.saturating_sub(start);
-        if bytes.len() as u64 != expected {
-            let found = bytes.len();
-            return Err(FetchError::Length { found, expected });
+    /// Asks for nothing from this segment on that was not asked for yet.
+    fn end_before(&self, segment: u32) {
+        self.end.fetch_min(segment, Ordering::Relaxed);
+    }
+
+    fn took(&mut self, piece: Option<Result<Piece, FetchError>>) -> Result<(), FetchError> {
+        match piece {
+            Some(piece) => {
+                self.ready.push(piece?);
+                self.last = Instant::now();
+            }
+            None => self.ended = true,
         }
-        // Without a copy, unless the store keeps the bytes for itself.
-        let bytes = bytes
-            .try_into_mut()
-            .unwrap_or_else(|shared| shared.as_ref().into());
-        Ok(Sealed {
-            index,
-            group,
-            bytes,
+        Ok(())
+    }
+
+    /// The pieces that came, at least one; none if there are no more.
+    pub(super) async fn next(&mut self) -> Result<Vec<Piece>, FetchError> {
+        while self.ready.is_empty() && !self.ended {
+            let piece = self.coming.next().await;
+            self.took(piece)?;
+        }
+        while self.ready.len() < READY
+            && !self.ended
+            && let Some(piece) = self.coming.next().now_or_never()
+        {
+            self.took(piece)?;
+        }
+        Ok(core::mem::take(&mut self.ready))
+    }
+
+    /// Waits for work, while pieces keep coming.
+    pub(super) async fn during<T>(&mut self, mut work: JoinHandle<T>) -> Result<T, FetchError> {
+        loop {
+            let room = !self.ended && self.ready.len() < READY;
+            tokio::select! {
+                done = &mut work => return done.map_err(|_| FetchError::Ended),
+                piece = self.coming.next(), if room => self.took(piece)?,
+            }
+        }
+    }
+}
+
+/// A package of which the first bytes are here, and perhaps more.
+pub(super) struct Begun {
+    pub(super) source: Source,
+    pub(super) head: Head,
+    pub(super) cut: Cut,
+    /// Ciphertext that came before there was a key.
+    pub(super) early: Option<Early>,
+    /// What the head, and what is made of it, takes.
+    pub(super) reserved: Reservation,
+}
+
+/// Ciphertext that came early.
+pub(super) struct Early {
+    pub(super) arena: Arena,
+    pub(super) pieces: Option<Pieces>,
+}
+
+impl Begun {
+    /// Reads the head of a package.
+    pub(super) fn new(
+        (source, head): (Source, Head),
+        reserved: Reservation,
+    ) -> Result<Self, FetchError> {
+        let cut = Cut::of(&head)?;
+        Ok(Self {
+            source,
+            head,
+            cut,
+            early: None,
+            reserved,
+        })
+    }
+
+    /// Reads the manifest, once there is a key.
+    pub(super) async fn open(self, wanted: &Wanted) -> Result<Found, FetchError> {
+        let (key, model, manifest) = (wanted.key.clone(), wanted.model.clone(), wanted.manifest);
+        let Self {
+            source,
+            head,
+            cut,
+            early,
+            reserved,
+        } = self;
+        let opening = spawn_blocking(move || {
+            let Head { bytes, length } = head;
+            let mut package = OpenPackage::new(&key, &model, &manifest, length, &bytes)?;
+            Ok::<_, FetchError>((package.take_first(), package))
+        });
+        let (first, package) = opening.await.map_err(|_| FetchError::Ended)??;
+        Ok(Found {
+            source,
+            cut,
+            first,
+            package: Arc::new(package),
+            early,
+            reserved,
         })
     }
 }
 
-/// Ciphertext of some segments.
-struct Sealed {
-    /// Which of the groups it is.
-    index: usize,
-    group: Range<u32>,
-    bytes: BytesMut,
+/// A package whose manifest is known.
+pub(super) struct Found {
+    source: Source,
+    cut: Cut,
+    /// Plaintext of segment 0.
+    first: Zeroizing<Vec<u8>>,
+    package: Arc<OpenPackage>,
+    early: Option<Early>,
+    reserved: Reservation,
+}
+
+impl Found {
+    /// The package, as far as it is known.
+    pub(super) fn package(&self) -> &OpenPackage {
+        &self.package
+    }
+
+    /// Drops what came early, unless it is of this form, and what was reserved for the head beyond what is left of it; bytes
+    /// that stay reserved.
+    pub(super) fn keep_of(&mut self, place: &FormPlace) -> u64 {
+        self.reserved.correct(self.first.len() as u64);
+        let of_form = self.early.take_if(|early| {
+            let here = early.arena.plaintext();
+            here.start != place.plaintext.start || here.end < place.plaintext.end
+        });
+        drop(of_form);
+        let early = self.early.as_ref();
+        let early = early.map_or(0, |early| early.arena.reserved());
+        early.saturating_add(self.reserved.bytes())
+    }
+
+    /// Whether ciphertext is on its way through memory besides the place of the form.
+    pub(super) fn in_transit(&self) -> u64 {
+        match (&self.source, &self.early) {
+            (Source::Ranges(..), None) => IN_TRANSIT,
+            // A file is read in place, and what came early has it already.
+            _ => 0,
+        }
+    }
+
+    /// Fetches and decrypts a form; `reserved` is for its memory, together with what [`Self::keep_of`] says.
+    pub(super) async fn form(
+        self,
+        place: FormPlace,
+        mut reserved: Reservation,
+    ) -> Result<(Decrypted, Instant), FetchError> {
+        let stop = Stop::default();
+        reserved.join(self.reserved);
+        let (mut arena, pieces) = match self.early {
+            Some(Early { mut arena, pieces }) => {
+                arena.reserve(reserved);
+                (arena, pieces)
+            }
+            None => (
+                Arena::new(place.plaintext.clone(), self.cut, reserved)?,
+                None,
+            ),
+        };
+        arena.put_first(&self.first);
+        drop(self.first);
+        let work = Work {
+            package: self.package,
+            wanted: place.plaintext.clone(),
+            stop: stop.flag(),
+        };
+        let (arena, last) = match self.source {
+            Source::File(file) => work.open_file(arena, file).await?,
+            Source::Ranges(store, path) => {
+                let segments = self.cut.layout.holding(&place.plaintext);
+                let pieces = pieces.unwrap_or_else(|| {
+                    let after_first = segments.start.max(1)..segments.end;
+                    Pieces::new(store, path, self.cut, after_first)
+                });
+                pieces.end_before(segments.end);
+                work.open_pieces(arena, pieces).await?
+            }
+        };
+        let decrypted = spawn_blocking(move || arena.into_form(place)).await;
+        Ok((decrypted.map_err(|_| FetchError::Ended)??, last))
+    }
+}
+
+/// The decryption of a form.
+#[derive(Clone)]
+struct Work {
+    package: Arc<OpenPackage>,
+    wanted: Range<u64>,
+    stop: Arc<AtomicBool>,
+}
+
+impl Work {
+    async fn open_file(
+        self,
+        mut arena: Arena,
+        file: Arc<File>,
+    ) -> Result<(Arena, Instant), FetchError> {
+        let opening = spawn_blocking(move || {
+            let given = Given::File(&file);
+            let last = arena.open(&self.package, &self.wanted, &given, &self.stop)?;
+            // If nothing was left to be read, it had all come before.
+            Ok::<_, FetchError>((arena, last))
+        });
+        let before = Instant::now();
+        let (arena, last) = opening.await.map_err(|_| FetchError::Ended)??;
+        Ok((arena, last.unwrap_or(before)))
+    }
+
+    async fn open_pieces(
+        self,
+        mut arena: Arena,
+        mut pieces: Pieces,
+    ) -> Result<(Arena, Instant), FetchError> {
+        // What came early first, or getting memory while the first pieces are on their way.
+        let mut came = Vec::new();
+        loop {
+            let (work, first) = (self.clone(), came.is_empty());
+            let opening = spawn_blocking(move || {
+                let given = Given::Pieces(&came);
+                arena.open(&work.package, &work.wanted, &given, &work.stop)?;
+                if first {
+                    arena.touch(&work.stop);
+                }
+                Ok::<_, FetchError>(arena)
+            });
+            arena = pieces.during(opening).await??;
+            came = pieces.next().await?;
+            if came.is_empty() {
+                return Ok((arena, pieces.last));
+            }
+        }
+    }
 }
 
 /// A form in memory.
 pub struct Decrypted {
     memory: Vec<u8>,
     place: FormPlace,
+    reserved: Option<Reservation>,
 }
 
 impl Decrypted {
-    /// The parts. The first stays where it was decrypted, the others are copied: they are small.
+    pub(super) fn new(memory: Vec<u8>, place: FormPlace, reserved: Option<Reservation>) -> Self {
+        Self {
+            memory,
+            place,
+            reserved,
+        }
+    }
+
+    /// Checks that there is nothing between the parts.
+    pub(super) fn check(&mut self) -> Result<(), FetchError> {
+        Ok(self.place.check_gaps(&self.memory)?)
+    }
+
+    /// The parts, and what is reserved for them. The first stays where it was decrypted; the others are copied, and are wiped
+    /// where they were.
     #[must_use]
-    pub fn into_parts(mut self) -> Vec<Vec<u8>> {
+    pub fn into_parts(mut self) -> (Vec<Vec<u8>>, Option<Reservation>) {
         let mut parts = vec![Vec::new()];
         for part in self.place.parts.iter().skip(1) {
             let part = self.memory.get(part.clone()).unwrap_or_default();
             parts.push(part.to_vec());
         }
         let first = self.place.parts.first().map_or(0, |part| part.end);
+        if let Some(rest) = self.memory.get_mut(first..) {
+            rest.zeroize();
+        }
         let mut memory = core::mem::take(&mut self.memory);
         memory.truncate(first);
+        memory.shrink_to_fit();
         if let Some(place) = parts.first_mut() {
             *place = memory;
         }
-        parts
+        (parts, self.reserved.take())
     }
 }
 
 impl Drop for Decrypted {
     fn drop(&mut self) {
-        self.memory.zeroize();
-    }
-}
-
-/// Segments in groups that one request is for.
-fn groups(segments: Range<u32>) -> impl Iterator<Item = Range<u32>> {
-    let end = segments.end;
-    segments
-        .step_by(SEGMENTS as usize)
-        .map(move |first| first..first.saturating_add(SEGMENTS).min(end))
-}
-
-/// Decrypts groups of segments as they come, in whatever order.
-fn open(
-    package: &OpenPackage,
-    place: FormPlace,
-    groups: &[Range<u32>],
-    sealed: mpsc::Receiver<Sealed>,
-) -> Result<Decrypted, FetchError> {
-    let wanted = place.plaintext.clone();
-    let length = usize::try_from(wanted.end.saturating_sub(wanted.start));
-    let memory = vec![0; length.unwrap_or(0)];
-    let mut decrypted = Decrypted { memory, place };
-    let work = Work {
-        package,
-        wanted: wanted.clone(),
-        sealed: Mutex::new(sealed),
-        places: Mutex::new(places(package, &wanted, groups, &mut decrypted.memory)),
-    };
-    std::thread::scope(|scope| {
-        let helpers: Vec<_> = (1..THREADS).map(|_| scope.spawn(|| work.run())).collect();
-        let mine = work.run();
-        helpers.into_iter().fold(mine, |result, helper| {
-            result.and(helper.join().unwrap_or(Err(FetchError::Ended)))
-        })
-    })?;
-    let open = lock(&work.places).iter().any(Option::is_some);
-    drop(work);
-    if open {
-        // Fetching failed, and says so itself.
-        return Err(FetchError::Ended);
-    }
-    decrypted.place.check_gaps(&decrypted.memory)?;
-    Ok(decrypted)
-}
-
-/// Cuts the memory of a form into the places of its groups of segments.
-fn places<'m>(
-    package: &OpenPackage,
-    wanted: &Range<u64>,
-    groups: &[Range<u32>],
-    mut memory: &'m mut [u8],
-) -> Vec<Option<&'m mut [u8]>> {
-    let mut places = Vec::with_capacity(groups.len());
-    for group in groups {
-        let start = package.opened(group.start).start.max(wanted.start);
-        let end = package
-            .opened(group.end.saturating_sub(1))
-            .end
-            .min(wanted.end);
-        let length = usize::try_from(end.saturating_sub(start)).unwrap_or(usize::MAX);
-        let (place, rest) = memory.split_at_mut(length.min(memory.len()));
-        places.push(Some(place));
-        memory = rest;
-    }
-    places
-}
-
-/// What the threads share.
-struct Work<'m> {
-    package: &'m OpenPackage,
-    /// The form, in the plaintext.
-    wanted: Range<u64>,
-    sealed: Mutex<mpsc::Receiver<Sealed>>,
-    /// By group; each is taken by the thread that decrypts it.
-    places: Mutex<Vec<Option<&'m mut [u8]>>>,
-}
-
-impl Work<'_> {
-    fn run(&self) -> Result<(), FetchError> {
-        loop {
-            let next = lock(&self.sealed).blocking_recv();
-            let Some(sealed) = next else {
-                return Ok(());
-            };
-            if let Err(error) = self.open(sealed) {
-                // The others, and whoever fetches, need not go on.
-                lock(&self.sealed).close();
-                return Err(error);
-            }
+        if !self.memory.is_empty() {
+            self.memory.zeroize();
+            drop_elsewhere((core::mem::take(&mut self.memory), self.reserved.take()));
         }
     }
-
-    fn open(&self, sealed: Sealed) -> Result<(), FetchError> {
-        let Sealed {
-            index,
-            group,
-            mut bytes,
-        } = sealed;
-        let place = lock(&self.places).get_mut(index).and_then(Option::take);
-        let mut place = place.ok_or(FetchError::Ended)?;
-        let mut rest: &mut [u8] = &mut bytes;
-        for segment in group {
-            let Range { start, end } = self.package.sealed(segment);
-            let length = usize::try_from(end.saturating_sub(start)).unwrap_or(usize::MAX);
-            let (this, others) = rest.split_at_mut_checked(length).ok_or(FetchError::Ended)?;
-            rest = others;
-            let plaintext = self.package.open(segment, this)?;
-            let wanted = within(&self.package.opened(segment), &self.wanted);
-            let wanted = plaintext.get(wanted).unwrap_or_default();
-            let (to, others) = place
-                .split_at_mut_checked(wanted.len())
-                .ok_or(FetchError::Ended)?;
-            to.copy_from_slice(wanted);
-            plaintext.zeroize();
-            place = others;
-        }
-        Ok(())
-    }
-}
-
-/// What of a segment's plaintext is wanted, counted from its start.
-fn within(segment: &Range<u64>, wanted: &Range<u64>) -> Range<usize> {
-    let start = wanted.start.clamp(segment.start, segment.end);
-    let end = wanted.end.clamp(start, segment.end);
-    let from_start = |position: u64| {
-        usize::try_from(position.saturating_sub(segment.start)).unwrap_or(usize::MAX)
-    };
-    from_start(start)..from_start(end)
-}
-
-/// No code that can panic runs under these locks.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]

@@ -4,34 +4,58 @@
 //! Proxies Performance with Greedy-Dual-Size-Frequency Caching Policy", HPL-98-69, 1998). A model's worth is
 //! `age + uses * time to load / size`, where `age` is the worth of what was dropped last: a model that was used much but not
 //! for long ages, one that is quick to load again goes before one that is not, a large one before a small one. A model in use is
-//! never dropped.
+//! never dropped. What a model has to spare, which are buffers of runs that are over, goes before any model does.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use sesemi_protocol::{ModelRef, Refusal, RefusalCode};
 
+use super::budget::{Budget, Reservation};
+use crate::locked::lock;
+
+/// Most values at a time: each takes memory of our own, and all are looked at to find the one that is worth least.
+const MOST: usize = 512;
+/// Uses that count, so that a model of yesterday does not stay for ever.
+const MOST_USES: f64 = 64.0;
+
+/// What can be dropped without dropping the value.
+pub trait Spare {
+    /// Bytes of it.
+    fn spare(&self) -> u64;
+
+    /// Drops it.
+    fn drop_spare(&self);
+}
+
 /// Values by model, within a budget of bytes.
 #[derive(Debug)]
 pub struct Shelf<V> {
-    budget: u64,
-    content: Mutex<Content<V>>,
-}
-
-#[derive(Debug)]
-struct Content<V> {
-    used: u64,
-    /// Worth of what was dropped last.
-    age: f64,
-    placed: HashMap<ModelRef, Placed<V>>,
+    budget: Arc<Budget>,
+    /// Worth of what was dropped last, as the bits of an `f64`.
+    age: Arc<AtomicU64>,
+    evictions: AtomicU64,
+    placed: Mutex<HashMap<ModelRef, Arc<Held<V>>>>,
 }
 
 /// A value, and the memory that is reserved for it for as long as anybody has it.
 #[derive(Debug)]
 pub struct Held<V> {
     value: V,
-    reserved: Reservation<V>,
+    reserved: Reservation,
+    /// Seconds that it took to load.
+    cost: f64,
+    age: Arc<AtomicU64>,
+    usage: Mutex<Usage>,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Usage {
+    uses: f64,
+    /// `age` when it was last used, and what its uses are worth.
+    worth: f64,
 }
 
 impl<V> core::ops::Deref for Held<V> {
@@ -42,105 +66,85 @@ impl<V> core::ops::Deref for Held<V> {
     }
 }
 
-#[derive(Debug)]
-struct Placed<V> {
-    held: Arc<Held<V>>,
-    /// Seconds that it took to load.
-    cost: f64,
-    uses: f64,
-    /// `age` when it was last used, and what its uses are worth.
-    worth: f64,
+impl<V> Held<V> {
+    /// Counts a use, one that came to a good end.
+    pub fn count_use(&self) {
+        let megabytes = self.reserved.bytes().max(1) as f64 / 1e6;
+        let age = f64::from_bits(self.age.load(Ordering::Relaxed));
+        let mut usage = lock(&self.usage);
+        usage.uses = (usage.uses + 1.0).min(MOST_USES);
+        usage.worth = age + usage.uses * self.cost / megabytes;
+    }
+
+    fn worth(&self) -> f64 {
+        lock(&self.usage).worth
+    }
 }
 
-/// Bytes of the budget; given back on drop.
-#[derive(Debug)]
-pub struct Reservation<V> {
-    shelf: Arc<Shelf<V>>,
-    bytes: u64,
-}
-
-impl<V> Shelf<V> {
+impl<V: Spare> Shelf<V> {
     /// An empty shelf.
     #[must_use]
-    pub fn new(budget: u64) -> Arc<Self> {
-        Arc::new(Self {
+    pub fn new(budget: Arc<Budget>) -> Self {
+        Self {
             budget,
-            content: Mutex::new(Content {
-                used: 0,
-                age: 0.0,
-                placed: HashMap::new(),
-            }),
-        })
+            age: Arc::default(),
+            evictions: AtomicU64::new(0),
+            placed: Mutex::default(),
+        }
     }
 
-    /// The budget, in bytes.
+    /// The budget.
     #[must_use]
-    pub fn budget(&self) -> u64 {
-        self.budget
-    }
-
-    /// Bytes that are in use.
-    #[must_use]
-    pub fn used(&self) -> u64 {
-        self.lock().used
+    pub fn budget(&self) -> &Arc<Budget> {
+        &self.budget
     }
 
     /// How many values there are.
     #[must_use]
-    pub fn len(&self) -> usize {
-        self.lock().placed.len()
+    pub fn count(&self) -> usize {
+        self.lock().len()
     }
 
-    /// Whether there are none.
+    /// How many values were dropped to make room.
     #[must_use]
-    pub fn is_empty(&self) -> bool {
-        self.len() == 0
+    pub fn evictions(&self) -> u64 {
+        self.evictions.load(Ordering::Relaxed)
     }
 
-    /// The value, if it is here; that counts as a use.
+    /// The value, if it is here.
     #[must_use]
     pub fn take(&self, model: &ModelRef) -> Option<Arc<Held<V>>> {
-        let mut content = self.lock();
-        let age = content.age;
-        let placed = content.placed.get_mut(model)?;
-        placed.uses += 1.0;
-        placed.revalue(age);
-        Some(placed.held.clone())
+        self.lock().get(model).cloned()
     }
 
-    /// All values.
-    #[must_use]
-    pub fn all(&self) -> Vec<Arc<Held<V>>> {
-        let content = self.lock();
-        let all = content.placed.values();
-        all.map(|placed| placed.held.clone()).collect()
+    /// Drops what all values have to spare.
+    pub fn drop_spare(&self) {
+        let all: Vec<_> = self.lock().values().cloned().collect();
+        all.iter().for_each(|held| held.drop_spare());
     }
 
-    /// Takes `bytes` of the budget, dropping values that are not in use.
+    /// Takes `bytes` of the budget, dropping what is spare and then values that are not in use. That may give much memory
+    /// back, which takes its time: not on a thread of the network.
     ///
     /// # Errors
     /// [`RefusalCode::ModelUnavailable`] if there will never be so much, [`RefusalCode::Busy`] if there is not while other
     /// models are in use; nothing is dropped then.
-    pub fn reserve(self: &Arc<Self>, bytes: u64) -> Result<Reservation<V>, Refusal> {
-        if bytes > self.budget {
+    pub fn reserve(&self, bytes: u64) -> Result<Reservation, Refusal> {
+        if bytes > self.budget.limit() {
             return Err(Refusal::new(
                 RefusalCode::ModelUnavailable,
                 "the model is larger than this instance's memory budget",
             ));
         }
         loop {
-            let dropped = {
-                let mut content = self.lock();
-                let needed = content.used.saturating_add(bytes);
-                if needed <= self.budget {
-                    content.used = needed;
-                    let shelf = self.clone();
-                    return Ok(Reservation { shelf, bytes });
-                }
-                content.drop_one(bytes, self.budget)
-            };
-            // Outside the lock: dropping gives the reservation back, and memory takes its time.
-            drop(dropped.ok_or(RefusalCode::Busy)?);
+            if let Some(reserved) = self.budget.try_take(bytes) {
+                return Ok(reserved);
+            }
+            match self.make_room(bytes).ok_or(RefusalCode::Busy)? {
+                Room::Spare(held) => held.drop_spare(),
+                // Outside the lock: dropping gives the reservation back, and memory takes its time.
+                Room::Evicted(held) => drop(held),
+            }
         }
     }
 
@@ -149,82 +153,80 @@ impl<V> Shelf<V> {
         &self,
         model: ModelRef,
         value: V,
-        reserved: Reservation<V>,
+        reserved: Reservation,
         cost: Duration,
     ) -> Arc<Held<V>> {
-        let held = Arc::new(Held { value, reserved });
-        let mut content = self.lock();
-        let mut placed = Placed {
-            held: held.clone(),
+        let held = Arc::new(Held {
+            value,
+            reserved,
             cost: cost.as_secs_f64(),
-            uses: 1.0,
-            worth: 0.0,
-        };
-        placed.revalue(content.age);
-        let replaced = content.placed.insert(model, placed);
-        drop(content);
-        drop(replaced);
+            age: self.age.clone(),
+            usage: Mutex::new(Usage {
+                uses: 0.0,
+                worth: 0.0,
+            }),
+        });
+        // It is about to be used; and what is placed must be worth something to begin with.
+        held.count_use();
+        let mut placed = self.lock();
+        let replaced = placed.insert(model, held.clone());
+        let crowded = (placed.len() > MOST).then(|| self.evict(&mut placed));
+        drop(placed);
+        drop((replaced, crowded));
         held
     }
 
-    /// No code that can panic runs under this lock.
-    fn lock(&self) -> MutexGuard<'_, Content<V>> {
-        self.content.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl<V> Placed<V> {
-    fn revalue(&mut self, age: f64) {
-        let megabytes = self.held.reserved.bytes.max(1) as f64 / 1e6;
-        self.worth = age + self.uses * self.cost / megabytes;
-    }
-
-    fn is_idle(&self) -> bool {
-        Arc::strong_count(&self.held) == 1
-    }
-}
-
-impl<V> Content<V> {
-    /// Takes out the idle value that is worth least; none if a load of `bytes` would not fit even without all idle ones.
-    fn drop_one(&mut self, bytes: u64, budget: u64) -> Option<Placed<V>> {
-        let idle = self.placed.values().filter(|placed| placed.is_idle());
-        let idle: u64 = idle.fold(0, |sum, placed| {
-            sum.saturating_add(placed.held.reserved.bytes)
+    /// What can be dropped next; none if a load of `bytes` would not fit even without all that can.
+    fn make_room(&self, bytes: u64) -> Option<Room<V>> {
+        let mut placed = self.lock();
+        let spare = |held: &Arc<Held<V>>| held.spare();
+        let droppable = placed.values().fold(0u64, |sum, held| {
+            let whole = if is_idle(held) {
+                held.reserved.bytes()
+            } else {
+                0
+            };
+            sum.saturating_add(whole).saturating_add(spare(held))
         });
-        if self.used.saturating_sub(idle).saturating_add(bytes) > budget {
+        let least = self.budget.used().saturating_sub(droppable);
+        if least.saturating_add(bytes) > self.budget.limit() {
             return None;
         }
-        let least = self
-            .placed
-            .iter()
-            .filter(|(_, placed)| placed.is_idle())
-            .min_by(|(_, a), (_, b)| a.worth.total_cmp(&b.worth));
+        let with_spare = placed.values().filter(|held| spare(held) > 0);
+        let first = with_spare.min_by(|a, b| a.worth().total_cmp(&b.worth()));
+        match first {
+            Some(held) => Some(Room::Spare(held.clone())),
+            None => self.evict(&mut placed).map(Room::Evicted),
+        }
+    }
+
+    /// Takes out the idle value that is worth least.
+    fn evict(&self, placed: &mut HashMap<ModelRef, Arc<Held<V>>>) -> Option<Arc<Held<V>>> {
+        let idle = placed.iter().filter(|(_, held)| is_idle(held));
+        let least = idle.min_by(|(_, a), (_, b)| a.worth().total_cmp(&b.worth()));
         let name = least.map(|(name, _)| name.clone())?;
-        let dropped = self.placed.remove(&name)?;
-        self.age = self.age.max(dropped.worth);
-        Some(dropped)
+        let held = placed.remove(&name)?;
+        let age = f64::from_bits(self.age.load(Ordering::Relaxed));
+        let age = age.max(held.worth());
+        self.age.store(age.to_bits(), Ordering::Relaxed);
+        self.evictions.fetch_add(1, Ordering::Relaxed);
+        Some(held)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<ModelRef, Arc<Held<V>>>> {
+        lock(&self.placed)
     }
 }
 
-impl<V> Reservation<V> {
-    /// Corrects it to what was really needed. More may be above the budget: what is in memory counts, and the next load makes
-    /// room for it.
-    pub fn correct(&mut self, bytes: u64) {
-        let mut content = self.shelf.lock();
-        content.used = content
-            .used
-            .saturating_sub(self.bytes)
-            .saturating_add(bytes);
-        drop(content);
-        self.bytes = bytes;
-    }
+/// What makes room.
+enum Room<V> {
+    Spare(Arc<Held<V>>),
+    Evicted(Arc<Held<V>>),
 }
 
-impl<V> Drop for Reservation<V> {
-    fn drop(&mut self) {
-        let mut content = self.shelf.lock();
-        content.used = content.used.saturating_sub(self.bytes);
-    }
+/// Whether only the shelf has it; asked under the shelf's lock, where alone it could be taken.
+fn is_idle<V>(held: &Arc<Held<V>>) -> bool {
+    Arc::strong_count(held) == 1
 }
 
 #[cfg(test)]
@@ -241,37 +243,54 @@ mod tests {
         )
     }
 
-    fn load(shelf: &Arc<Shelf<u32>>, version: u32, bytes: u64, cost: u64) -> Result<(), Refusal> {
+    /// A value that has nothing, or so many bytes, to spare.
+    struct Plain(Mutex<Option<Reservation>>);
+
+    impl Spare for Plain {
+        fn spare(&self) -> u64 {
+            lock(&self.0).as_ref().map_or(0, Reservation::bytes)
+        }
+
+        fn drop_spare(&self) {
+            lock(&self.0).take();
+        }
+    }
+
+    fn shelf(budget: u64) -> Shelf<Plain> {
+        Shelf::new(Budget::new(budget))
+    }
+
+    fn load(shelf: &Shelf<Plain>, version: u32, bytes: u64, cost: u64) -> Result<(), Refusal> {
         let reserved = shelf.reserve(bytes)?;
         let cost = Duration::from_millis(cost);
-        shelf.place(model(version), version, reserved, cost);
+        shelf.place(model(version), Plain(Mutex::new(None)), reserved, cost);
         Ok(())
     }
 
-    fn here(shelf: &Shelf<u32>, versions: core::ops::RangeInclusive<u32>) -> Vec<u32> {
-        let content = shelf.lock();
-        let here = versions.filter(|version| content.placed.contains_key(&model(*version)));
+    fn here(shelf: &Shelf<Plain>, versions: core::ops::RangeInclusive<u32>) -> Vec<u32> {
+        let placed = shelf.lock();
+        let here = versions.filter(|version| placed.contains_key(&model(*version)));
         here.collect()
     }
 
     #[test]
     fn what_is_quick_to_load_again_goes_first() {
-        let shelf = Shelf::new(300);
+        let shelf = shelf(300);
         load(&shelf, 1, 100, 50).unwrap();
         load(&shelf, 2, 100, 5).unwrap();
         load(&shelf, 3, 100, 500).unwrap();
         load(&shelf, 4, 100, 50).unwrap();
         assert_eq!(here(&shelf, 1..=4), [1, 3, 4]);
-        assert_eq!(shelf.used(), 300);
+        assert_eq!(shelf.budget().used(), 300);
     }
 
     #[test]
     fn what_is_used_more_stays_longer_but_not_for_ever() {
-        let shelf = Shelf::new(200);
+        let shelf = shelf(200);
         load(&shelf, 1, 100, 10).unwrap();
         load(&shelf, 2, 100, 10).unwrap();
         for _ in 0..5 {
-            assert!(shelf.take(&model(1)).is_some());
+            shelf.take(&model(1)).unwrap().count_use();
         }
         for version in 3..=6 {
             load(&shelf, version, 100, 10).unwrap();
@@ -285,7 +304,7 @@ mod tests {
 
     #[test]
     fn of_two_that_cost_the_same_the_large_one_goes() {
-        let shelf = Shelf::new(300);
+        let shelf = shelf(300);
         load(&shelf, 1, 200, 10).unwrap();
         load(&shelf, 2, 100, 10).unwrap();
         load(&shelf, 3, 50, 10).unwrap();
@@ -294,7 +313,7 @@ mod tests {
 
     #[test]
     fn what_is_in_use_is_never_dropped_and_nothing_is_dropped_for_nothing() {
-        let shelf = Shelf::new(300);
+        let shelf = shelf(300);
         load(&shelf, 1, 200, 1).unwrap();
         load(&shelf, 2, 100, 1).unwrap();
         let used = shelf.take(&model(1)).unwrap();
@@ -309,15 +328,44 @@ mod tests {
     }
 
     #[test]
-    fn a_reservation_that_is_given_up_leaves_nothing() {
-        let shelf: Arc<Shelf<u32>> = Shelf::new(300);
-        let mut reserved = shelf.reserve(100).unwrap();
-        reserved.correct(250);
-        assert_eq!(shelf.used(), 250);
-        assert_eq!(shelf.reserve(100).unwrap_err().code, RefusalCode::Busy);
-        drop(reserved);
-        assert_eq!(shelf.used(), 0);
-        let refused = shelf.reserve(301).unwrap_err();
+    fn what_is_spare_goes_before_any_model_and_also_that_of_one_in_use() {
+        let shelf = shelf(300);
+        load(&shelf, 1, 100, 10).unwrap();
+        load(&shelf, 2, 100, 500).unwrap();
+        let used = shelf.take(&model(2)).unwrap();
+        *lock(&used.0) = Some(shelf.reserve(100).unwrap());
+        load(&shelf, 3, 100, 10).unwrap();
+        assert_eq!(here(&shelf, 1..=3), [1, 2, 3]);
+        assert_eq!((used.spare(), shelf.evictions()), (0, 0));
+        load(&shelf, 4, 100, 10).unwrap();
+        assert_eq!((shelf.count(), shelf.evictions()), (3, 1));
+    }
+
+    #[test]
+    fn uses_without_end_do_not_keep_a_model_for_ever() {
+        let shelf = shelf(200);
+        load(&shelf, 1, 100, 10).unwrap();
+        let used = shelf.take(&model(1)).unwrap();
+        (0..1_000_000).for_each(|_| used.count_use());
+        drop(used);
+        for version in 2..100 {
+            load(&shelf, version, 100, 10).unwrap();
+        }
+        assert!(shelf.take(&model(1)).is_none());
+    }
+
+    #[test]
+    fn there_are_never_more_values_than_are_looked_at() {
+        let shelf = shelf(u64::MAX);
+        for version in 1..=600 {
+            load(&shelf, version, 1, 10).unwrap();
+        }
+        assert_eq!(shelf.count(), MOST);
+    }
+
+    #[test]
+    fn more_than_the_budget_is_never_there() {
+        let refused = shelf(300).reserve(301).unwrap_err();
         assert_eq!(refused.code, RefusalCode::ModelUnavailable);
     }
 }

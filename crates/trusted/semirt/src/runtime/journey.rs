@@ -7,6 +7,8 @@ use sesemi_protocol::id::ModelVersion;
 use sesemi_traces::Span;
 use tokio::time::Instant;
 
+use crate::models::LoadTimes;
+
 /// One request's way through the enclave.
 pub(super) struct Journey<'a> {
     span: &'a Span,
@@ -42,6 +44,18 @@ impl<'a> Journey<'a> {
         let now = Instant::now();
         add(step(&mut self.steps), now.duration_since(self.last));
         self.record(name, now);
+        self.last = now;
+    }
+
+    /// Adds the time since the last step to those of a load.
+    pub(super) fn loaded(&mut self, times: LoadTimes) {
+        let now = Instant::now();
+        // Between them and here there is at most a moment.
+        let times = times.within(now.duration_since(self.last));
+        add(&mut self.steps.fetch_us, times.fetch);
+        add(&mut self.steps.decrypt_us, times.decrypt);
+        add(&mut self.steps.load_us, times.load);
+        self.record("load", now);
         self.last = now;
     }
 

@@ -61,7 +61,7 @@ struct World {
 }
 
 async fn world() -> World {
-    world_with(1 << 20).await
+    world_with(64 << 20).await
 }
 
 async fn world_with(budget: u64) -> World {
@@ -74,16 +74,16 @@ async fn world_of(engine: Arc<dyn Engine>, budget: u64) -> World {
     for version in [1, 2] {
         put(&store, version, package(version)).await;
     }
-    let models = Arc::new(Models::new(store.clone(), engine, budget));
+    let watchdog = Watchdog::new(Duration::from_secs(60));
+    let models = Models::new(store.clone(), engine, budget, watchdog.clone());
     let capacity = Capacity {
         slots: 2,
         queue: 100,
     };
     let entropy = Arc::new(SystemEntropy::new());
     let keys = Keys::new(service.clone(), entropy.clone());
-    let watchdog = Watchdog::new(Duration::from_secs(60));
     let metrics = Metrics::new();
-    let runtime = Runtime::new(keys, models, capacity, watchdog, entropy, metrics).unwrap();
+    let runtime = Runtime::new(keys, Arc::new(models), capacity, watchdog, entropy, metrics).unwrap();
     World {
         service,
         store,

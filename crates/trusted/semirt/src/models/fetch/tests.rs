@@ -1,54 +1,48 @@
 //! Forms come out as they went in, whatever their sizes; and whatever the store does instead of its work is an error that leaves
 //! nothing behind.
 
-use object_store::PutPayload;
-use object_store::memory::InMemory;
+use object_store::local::LocalFileSystem;
+use object_store::{ObjectStoreExt as _, PutPayload};
 use sesemi_protocol::package::stream::SEGMENT;
-use sesemi_protocol::package::{self, FormContent, Manifest, ModelFormat};
-use sesemi_protocol::{ModelName, ModelVersion, PrincipalId, SystemEntropy};
+use sesemi_protocol::package::{FormContent, ModelFormat, object_path};
 
+use super::super::ahead::Ahead;
+use super::super::budget::Budget;
+use super::super::testing::{Remote, Trouble, bytes, model, put, sealed_forms};
 use super::*;
 
-fn model() -> ModelRef {
-    ModelRef::new(
-        PrincipalId([1; 32]),
-        ModelName::new("m").unwrap(),
-        ModelVersion::new(1).unwrap(),
-    )
-}
-
-fn key() -> SecretKey {
-    SecretKey::from_bytes([7; 32])
-}
-
-fn bytes(length: usize, seed: usize) -> Vec<u8> {
-    (0..length).map(|i| ((i + seed) % 251) as u8).collect()
-}
+const ENOUGH: u64 = 1 << 32;
 
 /// A package with one form of two parts and one of one.
 fn sealed(first: &[u8], graph: &[u8], other: &[u8]) -> (Vec<u8>, Wanted) {
     let split = [first, graph];
     let whole = [other];
-    let forms = [
-        FormContent::portable(ModelFormat::OnnxWithWeights, &split),
-        FormContent::portable(ModelFormat::Onnx, &whole),
-    ];
-    let manifest = Manifest::describing(vec![], vec![], &forms);
-    let wanted = Wanted {
-        model: model(),
-        key: key(),
-        manifest: package::manifest_digest(&manifest).unwrap(),
-    };
-    let entropy = SystemEntropy::new();
-    let package = package::seal(&key(), &model(), &manifest, &forms, &entropy).unwrap();
-    (package, wanted)
+    sealed_forms(
+        1,
+        &[
+            FormContent::portable(ModelFormat::OnnxWithWeights, &split),
+            FormContent::portable(ModelFormat::Onnx, &whole),
+        ],
+    )
 }
 
-async fn stored(package: Vec<u8>) -> Arc<InMemory> {
-    let store = Arc::new(InMemory::new());
-    let path = ObjectPath::from(object_path(&model()));
-    store.put(&path, PutPayload::from(package)).await.unwrap();
+async fn stored(package: Vec<u8>) -> Arc<Remote> {
+    let store = Remote::new();
+    put(&*store, 1, package).await;
     store
+}
+
+async fn find(store: Arc<dyn ObjectStore>, wanted: &Wanted) -> Result<Found, FetchError> {
+    let reserved = Budget::new(ENOUGH).try_take(1).unwrap();
+    let opened = Source::open(store, &model(1)).await?;
+    Begun::new(opened, reserved)?.open(wanted).await
+}
+
+async fn form_of(mut found: Found, form: usize) -> Result<Vec<Vec<u8>>, FetchError> {
+    let place = found.package().place(form).unwrap();
+    found.keep_of(&place);
+    let reserved = Budget::new(ENOUGH).try_take(1).unwrap();
+    Ok(found.form(place, reserved).await?.0.into_parts().0)
 }
 
 async fn form(
@@ -56,22 +50,143 @@ async fn form(
     wanted: &Wanted,
     form: usize,
 ) -> Result<Vec<Vec<u8>>, FetchError> {
-    let found = find(store, wanted).await?;
-    let place = found.package().place(form).unwrap();
-    Ok(found.form(place).await?.into_parts())
+    form_of(find(store, wanted).await?, form).await
+}
+
+/// The same, after a while in which ciphertext came without a key.
+async fn form_after(
+    store: Arc<dyn ObjectStore>,
+    wanted: &Wanted,
+    form: usize,
+    room: u64,
+    pauses: usize,
+) -> Vec<Vec<u8>> {
+    let (ahead, budget) = (Ahead::new(), Budget::new(room));
+    let guard = ahead.begin(&model(1), &store, &budget).unwrap();
+    for _ in 0..pauses {
+        tokio::task::yield_now().await;
+        std::thread::yield_now();
+    }
+    let begun = ahead.take(&model(1)).await;
+    drop(guard);
+    let begun = match begun {
+        Some(begun) => begun,
+        // It was told to stop before it had begun.
+        None => {
+            let reserved = budget.try_take(1).unwrap();
+            Begun::new(Source::open(store, &model(1)).await.unwrap(), reserved).unwrap()
+        }
+    };
+    let found = begun.open(wanted).await.unwrap();
+    form_of(found, form).await.unwrap()
+}
+
+const FULL: usize = SEGMENT - 16;
+
+/// Lengths of the two parts of one form and the one of another, around the borders of pages and segments.
+const LENGTHS: [(usize, usize, usize); 7] = [
+    (0, 1, 0),
+    (1, 0, 5000),
+    (FULL - 4096 - 40, 10, FULL),
+    (FULL - 4096 - 39, 1, 1),
+    (4 * FULL, 4096, 3 * FULL + 1),
+    (9 * FULL + 77, FULL, 8 * FULL),
+    (20 * FULL, 3, 0),
+];
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_came_before_the_key_and_what_came_after_it_make_the_same_form() {
+    for (first, graph, other) in LENGTHS {
+        let parts = [bytes(first, 1), bytes(graph, 2), bytes(other, 3)];
+        let (package, wanted) = sealed(&parts[0], &parts[1], &parts[2]);
+        let folder = tempfile::tempdir().unwrap();
+        let local = Arc::new(LocalFileSystem::new_with_prefix(folder.path()).unwrap());
+        put(&*local, 1, package.clone()).await;
+        let remote = stored(package).await;
+        let room = [ENOUGH, 40 << 20, 8 << 20];
+        for (pauses, room) in [0, 10, 1000, 100_000]
+            .into_iter()
+            .zip(room.into_iter().cycle())
+        {
+            for store in [local.clone() as Arc<dyn ObjectStore>, remote.clone()] {
+                let two = form_after(store.clone(), &wanted, 0, room, pauses).await;
+                assert!(two == parts[..2], "{first} {graph} {pauses}");
+                let one = form_after(store, &wanted, 1, room, pauses).await;
+                assert!(one == parts[2..], "{other} {pauses}");
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn what_came_before_the_key_is_not_asked_for_again() {
+    let content = bytes(20 * FULL, 1);
+    let (package, wanted) = sealed(&content, b"graph", b"");
+    let length = package.len() as u64;
+    let store = stored(package).await;
+    let (ahead, budget) = (Ahead::new(), Budget::new(ENOUGH));
+    let any: Arc<dyn ObjectStore> = store.clone();
+    let guard = ahead.begin(&model(1), &any, &budget).unwrap();
+    assert!(ahead.begin(&model(1), &any, &budget).is_some(), "joined");
+    tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    let begun = ahead.take(&model(1)).await.unwrap();
+    drop(guard);
+    let found = begun.open(&wanted).await.unwrap();
+    assert!(form_of(found, 0).await.unwrap()[0] == content);
+    let mut asked = store.asked();
+    asked.sort_by_key(|range| range.start);
+    // The head, and then each byte once.
+    let after_head: Vec<Range<u64>> = asked.split_off(1);
+    assert!(after_head.windows(2).all(|two| two[0].end == two[1].start));
+    assert_eq!(after_head.last().unwrap().end, length);
+}
+
+#[tokio::test]
+async fn a_store_that_sends_less_more_or_something_else_is_an_error() {
+    let (package, wanted) = sealed(&bytes(9 * FULL, 1), b"graph", b"");
+    let store = stored(package).await;
+    let from = 3 * SEGMENT as u64;
+    for trouble in [
+        Trouble::Short(from),
+        Trouble::Long(from),
+        Trouble::Elsewhere(from),
+    ] {
+        store.set(trouble);
+        let error = form(store.clone(), &wanted, 0).await.unwrap_err();
+        let length = matches!(error, FetchError::Length { .. });
+        let changed = matches!(error, FetchError::Package(_));
+        assert!(
+            if matches!(trouble, Trouble::Elsewhere(_)) {
+                changed
+            } else {
+                length
+            },
+            "{error}"
+        );
+    }
+    // More than the head is cut off; less is not enough.
+    store.set(Trouble::Long(0));
+    assert!(find(store.clone(), &wanted).await.is_ok());
+    store.set(Trouble::Short(0));
+    assert!(
+        find(store, &wanted).await.is_ok(),
+        "the first segment is there"
+    );
+}
+
+#[tokio::test]
+async fn a_changed_segment_is_told_at_once_although_the_store_stalls_with_the_rest() {
+    let (mut package, wanted) = sealed(&bytes(20 * FULL, 1), b"graph", b"");
+    package[2 * SEGMENT + 500] ^= 1;
+    let store = stored(package).await;
+    store.set(Trouble::Stalls(4 * SEGMENT as u64));
+    let error = form(store, &wanted, 0).await.unwrap_err();
+    assert!(matches!(error, FetchError::Package(_)), "{error}");
 }
 
 #[tokio::test]
 async fn each_form_comes_out_as_it_went_in_whatever_its_size() {
-    let full = SEGMENT - 16;
-    for (first, graph, other) in [
-        (0, 1, 0),
-        (1, 0, 5000),
-        (full - 4096 - 40, 10, full),
-        (full - 4096 - 39, 1, 1),
-        (4 * full, 4096, 3 * full + 1),
-        (9 * full + 77, full, 8 * full),
-    ] {
+    for (first, graph, other) in LENGTHS {
         let parts = [bytes(first, 1), bytes(graph, 2), bytes(other, 3)];
         let (package, wanted) = sealed(&parts[0], &parts[1], &parts[2]);
         let store = stored(package).await;
@@ -95,9 +210,15 @@ async fn a_changed_byte_in_any_segment_of_the_form_is_an_error_and_elsewhere_is_
         let store = stored(changed).await;
         let first = form(store.clone(), &wanted, 0).await;
         let second = form(store, &wanted, 1).await;
-        // The two forms share one segment at most.
-        assert!(first.is_err() || second.is_err(), "{position}");
-        let error = first.err().or(second.err()).unwrap();
+        // The two forms share one segment at most. What lies before the end of the first one's is its own.
+        let own = position < 6 * SEGMENT;
+        assert_eq!(
+            first.is_err(),
+            own || second.is_err() && first.is_err(),
+            "{position}"
+        );
+        let error = if own { first.err() } else { second.err() };
+        let error = error.unwrap();
         assert!(matches!(error, FetchError::Package(_)), "{error}");
     }
     let mut changed = package;
@@ -111,7 +232,6 @@ async fn a_store_that_loses_cuts_or_replaces_the_package_half_way_is_an_error_th
     let (package, wanted) = sealed(&content, b"graph", b"");
     // The same model and manifest, sealed once more: another salt.
     let (again, _) = sealed(&content, b"graph", b"");
-    let path = ObjectPath::from(object_path(&model()));
     for (instead, expected) in [
         (None, "the object store"),
         (Some(package[..20 * SEGMENT].to_vec()), "the object store"),
@@ -123,12 +243,12 @@ async fn a_store_that_loses_cuts_or_replaces_the_package_half_way_is_an_error_th
     ] {
         let store = stored(package.clone()).await;
         let found = find(store.clone(), &wanted).await.unwrap();
+        let path = ObjectPath::from(object_path(&model(1)));
         match instead {
             None => store.delete(&path).await.unwrap(),
             Some(other) => drop(store.put(&path, PutPayload::from(other)).await.unwrap()),
         }
-        let place = found.package().place(0).unwrap();
-        let error = found.form(place).await.err().unwrap().to_string();
+        let error = form_of(found, 0).await.err().unwrap().to_string();
         assert!(error.contains(expected), "{error}");
     }
 }
