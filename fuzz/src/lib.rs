@@ -46,7 +46,7 @@ pub use programs::state::{state_history, state_snapshot};
 pub use protocol::audit::{audit_chain, audit_entry};
 pub use protocol::cose::{cose_encrypt0, cose_sign1};
 pub use protocol::envelope::{request, request_content, response, response_content};
-pub use protocol::package::{package, package_content, package_header};
+pub use protocol::package::{package, package_content, package_header, weight_list};
 pub use protocol::release::{release, share};
 pub use protocol::signed::{command, head, query, receipt};
 pub use protocol::values::{ids, padding, tensor_description};
@@ -122,5 +122,6 @@ targets! {
     #[cfg(feature = "programs")]
     state_snapshot from programs::state::state_snapshot_seeds, 3000 times;
     tensor_description from protocol::values::tensor_seeds, 4000 times;
+    weight_list from protocol::package::weight_list_seeds, 4000 times;
     wire from protocol::wire::wire_seeds, 3000 times;
 }

@@ -107,6 +107,7 @@ tests! {
     #[cfg(feature = "programs")]
     an_accepted_snapshot_reads_back_as_the_same_state "state_snapshot"
     an_accepted_tensor_is_as_large_as_it_says "tensor_description"
+    weights_of_an_accepted_list_lie_apart_and_inside "weight_list"
     an_accepted_message_has_one_spelling "wire"
 }
 

@@ -7,7 +7,7 @@ use minicbor::Encoder;
 use sesemi_protocol::limits::{MAX_FORMS, MAX_MANIFEST, MAX_PACKAGE_HEADER};
 use sesemi_protocol::package::{
     self, Dimension, FormContent, HEAD, Manifest, ModelFormat, OpenPackage, Package, PackageError,
-    TensorSpec, manifest_digest, parse_header, stream,
+    TensorSpec, WEIGHT_ALIGNMENT, Weight, WeightList, manifest_digest, parse_header, stream,
 };
 use sesemi_protocol::tensor::DataType;
 use sesemi_protocol::{Digest, cbor};
@@ -27,6 +27,31 @@ pub fn package_header(bytes: &[u8]) {
     for cut in 0..length {
         assert_eq!(parse_header(&bytes[..cut]), Ok(None));
     }
+}
+
+/// Reads the bytes as the list of so many bytes of weights. In what is accepted no two weights share a byte, none lies outside, and
+/// there is one spelling of it.
+pub fn weight_list(bytes: &[u8]) {
+    let mut input = Input::new(bytes);
+    let length = input.number();
+    let bytes = input.rest();
+    let Ok(list) = WeightList::decode(bytes, length) else {
+        return;
+    };
+    let mut end = 0;
+    for weight in &list.weights {
+        let range = weight.range();
+        assert!(range.start >= end && range.start.is_multiple_of(WEIGHT_ALIGNMENT));
+        assert!(range.end > range.start && range.end <= length);
+        let elements: u64 = weight.shape.iter().product();
+        assert_eq!(
+            range.end - range.start,
+            elements * weight.data_type.size() as u64
+        );
+        end = range.end;
+    }
+    assert_eq!(end, length);
+    assert_eq!(list.encode(length).unwrap(), bytes);
 }
 
 /// Reads the bytes as a package, as a whole and one form at a time. Only the ones that were sealed open, only with their key,
@@ -207,6 +232,33 @@ pub(crate) fn header_seeds() -> Vec<Vec<u8>> {
     let (_, length) = parse_header(sample).unwrap().unwrap();
     seeds.push(sample[..length].to_vec());
     seeds
+}
+
+pub(crate) fn weight_list_seeds() -> Vec<Vec<u8>> {
+    let weight = |name: &str, data_type, shape: &[u64], offset, length| Weight {
+        name: name.into(),
+        data_type,
+        shape: shape.to_vec(),
+        offset,
+        length,
+    };
+    let lists = [
+        (0, vec![]),
+        (4, vec![weight("w", DataType::Fp32, &[], 0, 4)]),
+        (
+            210,
+            vec![
+                weight("conv/w", DataType::Fp32, &[2, 3, 2], 0, 48),
+                weight("b", DataType::Int8, &[65], 64, 65),
+                weight("scale", DataType::Fp16, &[3, 3], 192, 18),
+            ],
+        ),
+    ];
+    let seed = |(length, weights): (u64, Vec<Weight>)| {
+        let list = WeightList { weights }.encode(length).unwrap();
+        [&length.to_le_bytes()[..], &list].concat()
+    };
+    lists.into_iter().map(seed).collect()
 }
 
 pub(crate) fn package_seeds() -> Vec<Vec<u8>> {

@@ -101,6 +101,9 @@ fn list(from: Option<PathBuf>, json: bool) -> Result<(), CliError> {
             place.display().to_string(),
         ],
     ];
-    println!("{}", table(["engine", "version", "state", "library"], &rows));
+    println!(
+        "{}",
+        table(["engine", "version", "state", "library"], &rows)
+    );
     Ok(())
 }

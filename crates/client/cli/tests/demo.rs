@@ -14,12 +14,28 @@ use std::process::Command;
 
 #[test]
 fn the_demo_succeeds_says_what_it_must_and_leaves_no_process() {
+    demo(&[]);
+}
+
+#[test]
+fn the_demo_succeeds_on_onnx_runtime_too() {
+    let installed = sesemi_engines::default_folder()
+        .and_then(|folder| sesemi_engines::ONNXRUNTIME.install(&folder));
+    match installed {
+        Ok(_) => demo(&["--engine", "onnxruntime"]),
+        Err(error) => eprintln!("skipped, for ONNX Runtime cannot be had here: {error}"),
+    }
+}
+
+fn demo(options: &[&str]) {
     let binaries = sesemi_testkit::binaries();
     let folder = tempfile::tempdir().unwrap();
     let out = folder.path().join("out.json");
     let output = Command::new(binaries.join("sesemi"))
         .args(["demo", "--json"])
         .arg(&out)
+        .args(options)
+        .env_remove("SESEMI_ENGINES")
         // Its temporary state goes here, so that we can see what is left of it.
         .env("TMPDIR", folder.path())
         .output()

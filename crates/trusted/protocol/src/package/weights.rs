@@ -190,7 +190,7 @@ mod tests {
             |it| it[1].offset = 128,
             |it| it[1].offset = 0,
             |it| it[1].offset = 60,
-            |it| it[1].offset = u64::MAX & !63,
+            |it| it[1].offset = !63,
             |it| it[1].length = 8,
             |it| it[1].length = 0,
             |it| it[1].data_type = DataType::Fp64,
