@@ -49,12 +49,17 @@ fn map_anywhere(length: usize) -> Option<*mut u8> {
     (start != libc::MAP_FAILED).then_some(start.cast())
 }
 
-/// Gives back a part of what `map` just mapped, which is in no block.
+/// Gives back memory that nobody uses any more. Where the kernel cannot take the range out of the address space (in the middle
+/// of a mapping, at the limit on their number), it takes the memory: only addresses are lost then.
 #[allow(unsafe_code)]
 fn give_back(start: *mut u8, length: usize) {
-    if length > 0 {
-        // SAFETY: nobody else knows of this range.
-        let _ = unsafe { libc::munmap(start.cast::<c_void>(), length) };
+    if length == 0 {
+        return;
+    }
+    // SAFETY: the range is mapped, it came from `map_anywhere`, and nobody uses it.
+    if unsafe { libc::munmap(start.cast::<c_void>(), length) } != 0 {
+        // SAFETY: as above; it reads as zeros afterwards.
+        let _ = unsafe { libc::madvise(start.cast::<c_void>(), length, libc::MADV_DONTNEED) };
     }
 }
 
@@ -65,13 +70,49 @@ fn advise_huge(block: *mut u8, length: usize) {
     let _ = unsafe { libc::madvise(block.cast::<c_void>(), length, libc::MADV_HUGEPAGE) };
 }
 
+/// Makes a block longer or shorter, where it is if that can be, and elsewhere without copying what it holds; null if there is no
+/// memory, and the block is then as it was.
+///
+/// # Safety
+/// `block` came from [`map`] or from here with size `before`, and is used under the returned address alone, if that is not null.
+#[allow(unsafe_code)]
+pub(crate) unsafe fn resize(block: *mut u8, before: usize, after: usize) -> *mut u8 {
+    let Some(new) = after.checked_next_multiple_of(PAGE) else {
+        return core::ptr::null_mut();
+    };
+    let old = before.checked_next_multiple_of(PAGE).unwrap_or(before);
+    if new <= old {
+        give_back(block.wrapping_add(new), old.saturating_sub(new));
+        return block;
+    }
+    let start = block.cast::<c_void>();
+    // SAFETY: the range is a mapping of ours. Without MREMAP_MAYMOVE it grows where it is, into a free range, or not at all.
+    if unsafe { libc::mremap(start, old, new, 0) } != libc::MAP_FAILED {
+        advise_huge(block, new);
+        return block;
+    }
+    let moved = map(after);
+    if moved.is_null() {
+        return moved;
+    }
+    let flags = libc::MREMAP_MAYMOVE | libc::MREMAP_FIXED;
+    // SAFETY: the old range is ours, and nobody but the caller uses it. It takes the place of the beginning of a mapping that was
+    // just made, is longer, and that nobody knows of.
+    let pages = unsafe { libc::mremap(start, old, old, flags, moved.cast::<c_void>()) };
+    if pages == libc::MAP_FAILED {
+        // Its pages cannot be moved (it may have become two mappings): then what they hold is copied.
+        // SAFETY: both are at least this long, and are different mappings.
+        unsafe { core::ptr::copy_nonoverlapping(block, moved, before) };
+        give_back(block, old);
+    }
+    moved
+}
+
 /// Gives a block back to the kernel, which wipes it before anybody gets it again.
 ///
 /// # Safety
 /// `block` came from [`map`] with this size, and nobody uses it any more.
 #[allow(unsafe_code)]
 pub(crate) unsafe fn unmap(block: *mut u8, size: usize) {
-    let length = size.checked_next_multiple_of(PAGE).unwrap_or(size);
-    // SAFETY: the caller's promise.
-    let _ = unsafe { libc::munmap(block.cast::<c_void>(), length) };
+    give_back(block, size.checked_next_multiple_of(PAGE).unwrap_or(size));
 }

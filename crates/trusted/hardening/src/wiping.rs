@@ -8,7 +8,10 @@ use std::alloc::{GlobalAlloc, Layout, System};
 use crate::large_blocks;
 
 /// Longest block that is wiped, in bytes. Messages with keys, and all that is made on their way, are shorter; above it are
-/// models and tensors, whose own types wipe them, and for which a second pass over memory would show in every run.
+/// models and tensors, for which a second pass over memory would show in every run. Requests, answers and forms of models are
+/// wiped by their own types as long as they are ours. What an engine frees between this and 8 MiB, parts of an evicted model,
+/// say, stays in free memory of this process until it is used again; what is longer goes back to the kernel, which
+/// wipes it.
 pub const LONGEST: usize = 64 * 1024;
 
 /// The system's allocator, which wipes blocks of up to [`LONGEST`] bytes when they are given back, and maps very large ones by
@@ -54,6 +57,10 @@ unsafe impl GlobalAlloc for WipingAllocator {
     unsafe fn realloc(&self, block: *mut u8, layout: Layout, size: usize) -> *mut u8 {
         // SAFETY: the caller promises that `size`, rounded up to the alignment, is in range.
         let new = unsafe { Layout::from_size_align_unchecked(size, layout.align()) };
+        if is_large(layout) && is_large(new) {
+            // SAFETY: the layout says that the block came from there; the caller uses the new block instead of it.
+            return unsafe { large_blocks::resize(block, layout.size(), size) };
+        }
         if layout.size() > LONGEST && !is_large(layout) && !is_large(new) {
             // SAFETY: the block was made by `System` with this layout.
             return unsafe { System.realloc(block, layout, size) };

@@ -8,7 +8,6 @@
 
 use std::fs::File;
 use std::os::unix::fs::FileExt as _;
-use std::sync::Mutex;
 
 use sesemi_hardening::wiping::{LONGEST, WipingAllocator};
 
@@ -58,55 +57,5 @@ fn a_block_that_grows_or_shrinks_takes_all_along_and_leaves_nothing_behind() {
         assert!(block.iter().all(|byte| *byte == PATTERN));
         assert_eq!(block.len(), before.min(after));
         assert_eq!(left_at(old, before), 0, "{before} to {after}");
-    }
-}
-
-/// A size that is mapped by itself.
-const LARGE: usize = 32 * 1024 * 1024;
-
-/// Whether anything is mapped at an address.
-fn is_mapped(address: usize) -> bool {
-    let maps = std::fs::read_to_string("/proc/self/maps").unwrap();
-    maps.lines().any(|line| {
-        let (range, _) = line.split_once(' ').unwrap();
-        let (start, end) = range.split_once('-').unwrap();
-        let number = |text| usize::from_str_radix(text, 16).unwrap();
-        (number(start)..number(end)).contains(&address)
-    })
-}
-
-/// One test with such blocks at a time: a place that one gave back is free for another.
-static LARGE_BLOCKS: Mutex<()> = Mutex::new(());
-
-#[test]
-fn a_very_large_block_is_zero_aligned_and_gone_once_it_is_given_back() {
-    let _alone = LARGE_BLOCKS.lock();
-    for length in [8 << 20, (8 << 20) + 1, LARGE, LARGE + 4097] {
-        let mut block = vec![0u8; length];
-        let (start, last) = (block.as_ptr().addr(), length - 1);
-        assert!(start.is_multiple_of(64), "{start:x}");
-        assert!(block.iter().all(|byte| *byte == 0));
-        block.fill(PATTERN);
-        assert!(is_mapped(start) && is_mapped(start + last));
-        drop(block);
-        assert!(!is_mapped(start) && !is_mapped(start + last), "{length}");
-    }
-}
-
-#[test]
-fn a_block_that_becomes_very_large_or_ceases_to_be_takes_all_along() {
-    let _alone = LARGE_BLOCKS.lock();
-    let mut block = vec![PATTERN; 1 << 20];
-    for length in [LARGE, 2 * LARGE, LARGE, 1 << 20] {
-        let kept = block.len().min(length);
-        if length > block.len() {
-            block.reserve_exact(length - block.len());
-            block.resize(length, PATTERN);
-        } else {
-            block.truncate(length);
-            block.shrink_to_fit();
-        }
-        assert!(kept > 0 && block.len() == length);
-        assert!(block.iter().all(|byte| *byte == PATTERN));
     }
 }
