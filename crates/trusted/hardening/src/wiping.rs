@@ -4,6 +4,7 @@
 //! of TLS, of decoders, of formatting. Without this, a copy of a key stays in free memory until chance overwrites it.
 
 use std::alloc::{GlobalAlloc, Layout, System};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::large_blocks;
 
@@ -13,6 +14,19 @@ use crate::large_blocks;
 /// say, stays in free memory of this process until it is used again; what is longer goes back to the kernel, which
 /// wipes it.
 pub const LONGEST: usize = 64 * 1024;
+
+/// Whether blocks of all sizes are wiped.
+static EVERYTHING: AtomicBool = AtomicBool::new(false);
+
+/// From now on blocks of all sizes are wiped when they are given back, or again only those up to [`LONGEST`]. For times in which what
+/// somebody leaves in memory must not be there when the next one comes, and a second pass over it may take its time.
+pub fn everything(wiped: bool) {
+    EVERYTHING.store(wiped, Ordering::SeqCst);
+}
+
+fn is_wiped(length: usize) -> bool {
+    length <= LONGEST || EVERYTHING.load(Ordering::Relaxed)
+}
 
 /// The system's allocator, which wipes blocks of up to [`LONGEST`] bytes when they are given back, and maps very large ones by
 /// themselves. For `#[global_allocator]`.
@@ -44,7 +58,7 @@ unsafe impl GlobalAlloc for WipingAllocator {
             // SAFETY: the layout says that the block came from there, and the caller gives it up.
             return unsafe { large_blocks::unmap(block, layout.size()) };
         }
-        if layout.size() <= LONGEST {
+        if is_wiped(layout.size()) {
             // SAFETY: the caller gives the block up, and it is writable for the length of its layout.
             unsafe { block.write_bytes(0, layout.size()) };
             // The compiler must not conclude that nobody reads what was written.
@@ -61,7 +75,7 @@ unsafe impl GlobalAlloc for WipingAllocator {
             // SAFETY: the layout says that the block came from there; the caller uses the new block instead of it.
             return unsafe { large_blocks::resize(block, layout.size(), size) };
         }
-        if layout.size() > LONGEST && !is_large(layout) && !is_large(new) {
+        if !is_wiped(layout.size()) && !is_large(layout) && !is_large(new) {
             // SAFETY: the block was made by `System` with this layout.
             return unsafe { System.realloc(block, layout, size) };
         }

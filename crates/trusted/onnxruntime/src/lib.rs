@@ -66,6 +66,11 @@ impl Engine for OnnxRuntime {
         "onnxruntime"
     }
 
+    /// Its library has an allocator of its own, and keeps what runs used for the next ones.
+    fn wipes(&self) -> bool {
+        false
+    }
+
     fn takes(&self, form: &Form) -> bool {
         match form.format {
             ModelFormat::Onnx | ModelFormat::OnnxWithWeights => {

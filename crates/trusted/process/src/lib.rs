@@ -24,4 +24,4 @@ pub mod settings;
 pub mod traced;
 pub mod trust;
 
-pub use sesemi_hardening::wiping::WipingAllocator;
+pub use sesemi_hardening::wiping::{WipingAllocator, everything as wipe_everything};

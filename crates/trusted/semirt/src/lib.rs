@@ -31,7 +31,6 @@ pub mod config;
 pub mod engine;
 pub mod http;
 pub mod keys;
-mod locked;
 pub mod metrics;
 pub mod models;
 pub mod occupancy;
@@ -39,5 +38,6 @@ pub mod runtime;
 pub mod serve;
 pub mod single_flight;
 pub mod slots;
+mod sync;
 #[cfg(test)]
 mod testing;

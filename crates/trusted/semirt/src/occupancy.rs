@@ -7,11 +7,13 @@
 //! what they left behind (keys, buffers of executions) is cleared before the first of the other kind enters.
 
 use std::collections::VecDeque;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
 use sesemi_protocol::isolation::IsolationLevel;
 use sesemi_protocol::{PrincipalId, Refusal, RefusalCode};
 use tokio::sync::oneshot;
+
+use crate::sync::{Mutex, lock};
 
 /// Who is in the enclave.
 pub struct Occupancy {
@@ -21,8 +23,8 @@ pub struct Occupancy {
 struct Shared {
     state: Mutex<State>,
     limit: usize,
-    /// Removes what requests leave behind.
-    clear: Box<dyn Fn() + Send + Sync>,
+    /// Removes what requests leave behind, and is told whether those who come are to be kept apart.
+    clear: Box<dyn Fn(bool) + Send + Sync>,
 }
 
 struct State {
@@ -78,10 +80,10 @@ impl Kind {
 }
 
 impl Occupancy {
-    /// An empty enclave. At most `limit` requests wait outside; `clear` removes what requests left behind, and is called
-    /// while nobody is inside.
+    /// An empty enclave. At most `limit` requests wait outside. `clear` removes what requests left behind, and is told whether
+    /// those who come after it are to be kept apart from others; it is called while nobody is inside.
     #[must_use]
-    pub fn new(limit: usize, clear: impl Fn() + Send + Sync + 'static) -> Self {
+    pub fn new(limit: usize, clear: impl Fn(bool) + Send + Sync + 'static) -> Self {
         Self {
             shared: Arc::new(Shared {
                 state: Mutex::new(State {
@@ -163,7 +165,7 @@ impl Shared {
     fn admit(&self, state: &mut State, user: PrincipalId, level: IsolationLevel) -> bool {
         if state.inside == 0 && !state.kind.admits(user, level) {
             // Under the lock, so that nobody is inside before it is done.
-            (self.clear)();
+            (self.clear)(level > IsolationLevel::Shared);
             state.kind = Kind::of(user, level);
         } else if !state.kind.admits(user, level) {
             return false;
@@ -207,7 +209,7 @@ impl Shared {
         state.inside = state.inside.saturating_sub(1);
         if state.inside == 0 && state.kind == Kind::Alone {
             // Not even until the next request comes.
-            (self.clear)();
+            (self.clear)(true);
         }
     }
 }
@@ -233,11 +235,6 @@ impl Drop for Place {
     }
 }
 
-/// Nothing that can panic runs under this lock.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
 #[cfg(test)]
 mod tests {
     use std::sync::atomic::{AtomicUsize, Ordering};
@@ -255,7 +252,7 @@ mod tests {
     fn world(limit: usize) -> World {
         let cleared = Arc::new(AtomicUsize::new(0));
         let count = cleared.clone();
-        let clear = move || {
+        let clear = move |_| {
             count.fetch_add(1, Ordering::SeqCst);
         };
         World {

@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use sesemi_process::wipe_everything;
 use sesemi_protocol::envelope::{
     EnvelopeError, OpenedRequest, ParsedRequest, Report, Route, parse_request,
 };
@@ -92,9 +93,16 @@ impl Runtime {
         let keys = Arc::new(keys);
         let clear = {
             let (keys, models) = (keys.clone(), models.clone());
-            move || {
+            move |apart| {
+                // Buffers are larger than what is wiped for everybody. First what was left is wiped, then that ends.
+                if apart {
+                    wipe_everything(true);
+                }
                 keys.forget_all();
                 models.drop_executions();
+                if !apart {
+                    wipe_everything(false);
+                }
             }
         };
         Ok(Self {
@@ -217,6 +225,12 @@ impl Runtime {
                 }
             };
             journey.lap("key", |steps| &mut steps.key_us);
+            if lease.level() == IsolationLevel::Sequential && !self.models.wipes() {
+                return Err(Refusal::new(
+                    RefusalCode::NotPermitted,
+                    "its owner or user wants buffers wiped after each request, which this engine does not do",
+                ));
+            }
             if lease.level() <= level {
                 return Ok(Admitted {
                     lease,

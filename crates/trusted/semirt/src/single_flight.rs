@@ -5,12 +5,12 @@
 
 use std::collections::HashMap;
 use std::hash::Hash;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 use futures::FutureExt as _;
 use futures::future::{BoxFuture, Shared};
 
-use crate::locked::lock;
+use crate::sync::{Mutex, lock, spawn};
 
 type Flight<V, E> = Shared<BoxFuture<'static, Result<V, E>>>;
 
@@ -76,7 +76,7 @@ where
             key,
             flights: self.flights.clone(),
         };
-        let task = tokio::spawn(async move {
+        let task = spawn(async move {
             // Dropped however the fetch ends, also by a panic: the entry never outlives it.
             let _landing = landing;
             fetch.await

@@ -33,6 +33,10 @@ pub trait Engine: Send + Sync {
     /// Whether this engine reads a format, and this processor does what the form asks for.
     fn takes(&self, form: &Form) -> bool;
 
+    /// Whether all memory that runs use comes from this program's allocator, which wipes it when that is asked for. Requests that
+    /// must leave nothing behind are refused where it does not.
+    fn wipes(&self) -> bool;
+
     /// Loads the decrypted parts of a form and checks them against the manifest. Blocks for as long as that takes.
     ///
     /// # Errors

@@ -57,6 +57,10 @@ impl Engine for Rten {
         "rten"
     }
 
+    fn wipes(&self) -> bool {
+        true
+    }
+
     fn takes(&self, form: &Form) -> bool {
         matches!(
             form.format,

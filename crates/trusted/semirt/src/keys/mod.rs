@@ -14,7 +14,7 @@ mod live;
 mod source;
 mod table;
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use sesemi_protocol::entropy::{Entropy, random};
@@ -30,6 +30,7 @@ pub use live::LiveLease;
 pub use source::{FromKeyService, KeySource};
 
 use crate::single_flight::{Ended, SingleFlight};
+use crate::sync::{Mutex, lock};
 use live::confirmed;
 use source::{call, is_trouble};
 use table::{LeaseId, Renewal, Table};
@@ -136,18 +137,23 @@ impl Keys {
     pub async fn tend(&self) {
         loop {
             tokio::time::sleep(TICK).await;
-            // One call at a time: a request that needs a new lease waits for no more than one of these.
-            loop {
-                let due = {
-                    let (mut table, now) = (lock(&self.shared.table), Instant::now());
-                    table.sweep(now);
-                    table.due(now)
-                };
-                if due.is_empty() {
-                    break;
-                }
-                self.shared.renew(due).await;
+            self.renew_due().await;
+        }
+    }
+
+    /// Wipes leases that have ended, and renews those that are due.
+    pub async fn renew_due(&self) {
+        // One call at a time: a request that needs a new lease waits for no more than one of these.
+        loop {
+            let due = {
+                let (mut table, now) = (lock(&self.shared.table), Instant::now());
+                table.sweep(now);
+                table.due(now)
+            };
+            if due.is_empty() {
+                return;
             }
+            self.shared.renew(due).await;
         }
     }
 }
@@ -245,11 +251,6 @@ impl Shared {
 /// Whether a lease was decided on no earlier in the log than the one before, given that the log contains that one's state.
 fn continues(lease: &Lease, before: &LiveLease) -> bool {
     before.state().sequence <= lease.state.point.sequence
-}
-
-/// No code that can panic runs under this lock.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]

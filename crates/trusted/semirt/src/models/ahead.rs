@@ -23,7 +23,7 @@ use super::budget::{Budget, Reservation};
 use super::fetch::{Begun, Early, FetchError, IN_TRANSIT, Pieces};
 use super::needs::HEAD_MEMORY;
 use super::source::Source;
-use crate::locked::lock;
+use crate::sync::lock;
 
 /// How many there are at once.
 const AT_ONCE: usize = 2;

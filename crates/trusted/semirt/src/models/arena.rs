@@ -23,7 +23,7 @@ use zeroize::{Zeroize as _, Zeroizing};
 use super::budget::Reservation;
 use super::fetch::{Decrypted, FetchError};
 use super::source::Cut;
-use crate::locked::lock;
+use crate::sync::lock;
 
 /// Threads that decrypt: two are enough for what memory bandwidth allows.
 const THREADS: usize = 2;

@@ -26,9 +26,9 @@ use tokio::task::spawn_blocking;
 pub use ahead::Prefetch;
 
 use crate::engine::{Engine, Execution, LoadedModel};
-use crate::locked::lock;
 use crate::single_flight::SingleFlight;
 use crate::slots::Watchdog;
+use crate::sync::lock;
 use ahead::Ahead;
 use budget::{Budget, Reservation};
 use fetch::{Begun, Decrypted, FetchError, Found, Wanted};
@@ -218,6 +218,12 @@ impl Models {
             flights: SingleFlight::default(),
             watchdog,
         }
+    }
+
+    /// Whether the engine leaves nothing of a run behind once its buffers are dropped.
+    #[must_use]
+    pub fn wipes(&self) -> bool {
+        self.engine.wipes()
     }
 
     /// The model, if it is held.

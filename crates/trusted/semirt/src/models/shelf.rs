@@ -14,7 +14,7 @@ use std::time::Duration;
 use sesemi_protocol::{ModelRef, Refusal, RefusalCode};
 
 use super::budget::{Budget, Reservation};
-use crate::locked::lock;
+use crate::sync::lock;
 
 /// Most values at a time: each takes memory of our own, and all are looked at to find the one that is worth least.
 const MOST: usize = 512;

@@ -19,7 +19,7 @@ use sesemi_protocol::package::{self, FormContent, Manifest, ModelFormat, object_
 use sesemi_protocol::{ModelName, ModelRef, ModelVersion, PrincipalId, SecretKey, SystemEntropy};
 
 use super::fetch::Wanted;
-use crate::locked::lock;
+use crate::sync::lock;
 
 pub(super) fn model(version: u32) -> ModelRef {
     ModelRef::new(

@@ -1,5 +1,6 @@
 //! Loads of many models at once, from stores that stall, lie or fail, within a budget: whatever happens, memory is given back.
 
+use sesemi_protocol::isolation::Isolation;
 use sesemi_protocol::package::stream::SEGMENT;
 use sesemi_protocol::package::{FormContent, Memory, ModelFormat};
 use sesemi_protocol::receipt::{Point, StatePoint};
@@ -22,6 +23,10 @@ struct Runs;
 impl Engine for Keeps {
     fn name(&self) -> &'static str {
         "keeps"
+    }
+
+    fn wipes(&self) -> bool {
+        true
     }
 
     fn takes(&self, form: &Form) -> bool {
@@ -57,6 +62,7 @@ fn lease(wanted: Wanted) -> Lease {
         manifest: wanted.manifest,
         request_key: SecretKey::from_bytes([9; 32]),
         seconds: 60,
+        isolation: Isolation::default(),
         state: StatePoint {
             service: ServiceId([0; 32]),
             point: Point::START,

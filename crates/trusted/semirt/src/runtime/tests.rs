@@ -83,7 +83,8 @@ async fn world_of(engine: Arc<dyn Engine>, budget: u64) -> World {
     let entropy = Arc::new(SystemEntropy::new());
     let keys = Keys::new(service.clone(), entropy.clone());
     let metrics = Metrics::new();
-    let runtime = Runtime::new(keys, Arc::new(models), capacity, watchdog, entropy, metrics).unwrap();
+    let runtime =
+        Runtime::new(keys, Arc::new(models), capacity, watchdog, entropy, metrics).unwrap();
     World {
         service,
         store,
@@ -201,7 +202,7 @@ async fn concurrent_requests_of_many_users_each_get_their_own_answer() {
         let loaded = {
             let manifest = manifest();
             let parts = vec![MODEL.to_vec()];
-            crate::engine::Engine::load(&engine, &manifest, &manifest.forms[0], parts).unwrap()
+            Engine::load(&engine, &manifest, &manifest.forms[0], parts).unwrap()
         };
         let input = Tensor::fp32("features", &[1, 30], &row).unwrap();
         loaded

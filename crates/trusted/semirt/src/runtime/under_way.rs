@@ -1,8 +1,9 @@
 //! A run that is stopped if nobody waits for it any more, because its client left or its time is over.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
 use crate::engine::Stop;
+use crate::sync::{Mutex, lock};
 
 /// Held by whoever waits for a run: dropping it stops the run, if that has not ended and the engine can be stopped.
 pub(super) struct UnderWay {
@@ -55,11 +56,6 @@ impl Wanted {
         *state = State::Ended;
         wanted
     }
-}
-
-/// No code that can panic runs under this lock.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]

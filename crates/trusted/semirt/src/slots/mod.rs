@@ -6,14 +6,15 @@
 mod queue;
 mod watchdog;
 
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use sesemi_protocol::{PrincipalId, Refusal, RefusalCode};
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
+use crate::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use crate::sync::{Mutex, lock, thread};
 use queue::{FairQueue, Pushed, Ticket};
 pub use watchdog::{Overdue, Watchdog};
 
@@ -63,7 +64,7 @@ impl Slots {
         for slot in 0..count {
             // A slot has one holder at a time. Its work may come while the thread is still busy giving the slot back.
             let (send, receive) = sync_channel(1);
-            std::thread::Builder::new()
+            thread::Builder::new()
                 .name(format!("slot-{slot}"))
                 .spawn(move || serve(&receive))?;
             threads.push(send);
@@ -271,11 +272,6 @@ fn serve(work: &Receiver<Work>) {
         // What it was working on is dropped with it, and whoever waits for it sees that.
         let _ = std::panic::catch_unwind(std::panic::AssertUnwindSafe(work));
     }
-}
-
-/// No code that can panic runs under this lock.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]

@@ -2,10 +2,12 @@
 //! has to end, and the platform starts a new one.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::Instant;
+
+use crate::sync::{Mutex, lock};
 
 /// How often it looks.
 const TICK: Duration = Duration::from_millis(250);
@@ -91,11 +93,6 @@ impl Drop for Watched {
     fn drop(&mut self) {
         lock(&self.watchdog.state).under_way.remove(&self.number);
     }
-}
-
-/// No code that can panic runs under this lock.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
+use futures::StreamExt as _;
 use futures::future::BoxFuture;
 use futures::stream::BoxStream;
 use object_store::path::Path;
@@ -153,6 +154,15 @@ impl fmt::Display for FaultyStore {
     }
 }
 
+/// The same bytes but for one bit.
+fn changed(piece: &Bytes) -> Bytes {
+    let mut changed = piece.to_vec();
+    if let Some(byte) = changed.last_mut() {
+        *byte ^= 1;
+    }
+    Bytes::from(changed)
+}
+
 #[async_trait::async_trait]
 impl ObjectStore for FaultyStore {
     async fn get_opts(
@@ -176,19 +186,24 @@ impl ObjectStore for FaultyStore {
             answer.attributes.clone(),
         );
         let extensions = answer.extensions.clone();
-        let mut bytes = answer.bytes().await?;
+        let mut pieces = answer.into_stream();
         if self.chance.of(2) {
-            let kept = self.chance.below(bytes.len() as u64 + 1) as usize;
-            bytes.truncate(kept);
-        } else if self.chance.of(2) && !bytes.is_empty() {
-            let mut changed = bytes.to_vec();
-            let at = self.chance.below(changed.len() as u64) as usize;
-            changed[at] ^= 1;
-            bytes = Bytes::from(changed);
+            let kept = self.chance.below(50) as usize;
+            pieces = pieces.take(kept).boxed();
+        } else if self.chance.of(2) {
+            let place = self.chance.below(50) as usize;
+            let changed = pieces.enumerate().map(move |(index, piece)| {
+                let piece = piece?;
+                Ok(if index == place {
+                    changed(&piece)
+                } else {
+                    piece
+                })
+            });
+            pieces = changed.boxed();
         }
-        let payload = futures::stream::once(async move { Ok(bytes) });
         Ok(GetResult {
-            payload: GetResultPayload::Stream(Box::pin(payload)),
+            payload: GetResultPayload::Stream(pieces),
             meta,
             range,
             attributes,
@@ -264,6 +279,10 @@ impl FaultyEngine {
 impl Engine for FaultyEngine {
     fn name(&self) -> &'static str {
         "faulty"
+    }
+
+    fn wipes(&self) -> bool {
+        true
     }
 
     fn takes(&self, form: &Form) -> bool {

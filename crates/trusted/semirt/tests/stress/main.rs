@@ -57,11 +57,13 @@ fn runtime(world: &Arc<World>, failing: &Arc<AtomicBool>) -> Arc<Runtime> {
         slots: SLOTS,
         queue: CLIENTS,
     };
+    let watchdog = Watchdog::new(Duration::from_secs(60));
+    let models = Models::new(store, engine, world.budget(FIT), watchdog.clone());
     let runtime = Runtime::new(
         Keys::new(Arc::new(keyservice), entropy.clone()),
-        Arc::new(Models::new(store, engine, world.budget(FIT))),
+        Arc::new(models),
         capacity,
-        Watchdog::new(Duration::from_secs(60)),
+        watchdog,
         entropy,
         Metrics::new(),
     );

@@ -7,7 +7,7 @@ use sesemi_protocol::isolation::Isolation;
 use sesemi_protocol::package::Form;
 
 use super::*;
-use crate::engine::LoadedModel;
+use crate::engine::{Execution, LoadedModel};
 
 async fn demanding(level: IsolationLevel, quantum_ms: u32) -> World {
     let world = world().await;
@@ -132,6 +132,7 @@ async fn answers_leave_at_multiples_of_the_quantum_whatever_they_say() {
 /// An engine whose runs go on until they are let go.
 struct Held {
     inner: Rten,
+    wipes: bool,
     begun: Sender<()>,
     let_go: Arc<Mutex<Receiver<()>>>,
 }
@@ -151,6 +152,10 @@ struct HeldExecution {
 impl Engine for Held {
     fn name(&self) -> &'static str {
         "held"
+    }
+
+    fn wipes(&self) -> bool {
+        self.wipes
     }
 
     fn takes(&self, form: &Form) -> bool {
@@ -199,14 +204,16 @@ async fn a_request_whose_client_left_stays_inside_until_its_run_has_ended() {
     let (lets_go, let_go) = channel();
     let engine = Held {
         inner: Rten::new(1),
+        wipes: true,
         begun,
         let_go: Arc::new(Mutex::new(let_go)),
     };
-    let world = world_of(Arc::new(engine), 1 << 20).await;
+    let world = world_of(Arc::new(engine), 64 << 20).await;
     world.service.set().isolation = Isolation::new(IsolationLevel::DedicatedUser, 0).unwrap();
     let runtime = world.runtime.clone();
     let leaves = tokio::spawn(async move { ask(&runtime, 1, &[1.0; 30]).await });
     while begins.try_recv().is_err() {
+        assert!(!leaves.is_finished(), "it was not run at all");
         tokio::task::yield_now().await;
     }
     leaves.abort();
@@ -216,4 +223,21 @@ async fn a_request_whose_client_left_stays_inside_until_its_run_has_ended() {
     while world.runtime.occupancy.counts() != (0, 0) {
         tokio::task::yield_now().await;
     }
+}
+
+#[tokio::test]
+async fn an_engine_that_wipes_nothing_serves_no_sequential_request() {
+    let (begun, _begins) = channel();
+    let (_lets_go, let_go) = channel();
+    let engine = Held {
+        inner: Rten::new(1),
+        wipes: false,
+        begun,
+        let_go: Arc::new(Mutex::new(let_go)),
+    };
+    let world = world_of(Arc::new(engine), 64 << 20).await;
+    world.service.set().isolation = Isolation::new(IsolationLevel::Sequential, 0).unwrap();
+    let refused = ask(&world.runtime, 1, &[1.0; 30]).await.unwrap_err();
+    assert_eq!(refused, RefusalCode::NotPermitted);
+    assert_eq!(world.runtime.occupancy.counts(), (0, 0));
 }
