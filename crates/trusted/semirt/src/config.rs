@@ -76,13 +76,19 @@ struct Settings {
     /// Threads of the engine, 1 to 256 [default: 1].
     #[arg(long, env = "SESEMI_SEMIRT_ENGINE_THREADS", value_name = "N")]
     engine_threads: Option<usize>,
-    /// Memory for models, in MiB [default: 256].
+    /// Memory for models and the buffers of their runs, in MiB, 16 at least [default: 256].
     #[arg(long, env = "SESEMI_SEMIRT_MODEL_MEMORY_MIB", value_name = "MIB")]
     model_memory_mib: Option<u64>,
     /// Longest that a run or the loading of a model may take, in seconds, 1 to 3600; an engine that takes longer hangs, and
     /// the instance ends [default: 300].
     #[arg(long, env = "SESEMI_SEMIRT_RUN_LIMIT", value_name = "SECONDS")]
     run_limit: Option<u64>,
+    /// Folder for ciphertext of a remote store, which instances on this host may share; it must be there [default: no cache].
+    #[arg(long, env = "SESEMI_SEMIRT_CACHE", value_name = "DIR")]
+    cache: Option<PathBuf>,
+    /// The longest that the cache gets, in MiB [default: 4096].
+    #[arg(long, env = "SESEMI_SEMIRT_CACHE_MAX_MIB", value_name = "MIB")]
+    cache_max_mib: Option<u64>,
     /// File for traces (OTLP/JSON lines), or a folder, in which each process makes a file of its own [default: no traces].
     #[arg(long, env = "SESEMI_TRACES", value_name = "PATH")]
     traces: Option<PathBuf>,
@@ -120,6 +126,8 @@ pub struct Config {
     pub model_memory: u64,
     /// Longest that a run or the loading of a model may take.
     pub run_limit: Duration,
+    /// Folder for ciphertext of a remote store, and how many bytes of it.
+    pub cache: Option<(PathBuf, u64)>,
     /// Whose evidence to believe.
     pub trust: TrustSettings,
     /// Where traces go, if anywhere.
@@ -148,7 +156,11 @@ impl ServeArgs {
             .or(file.model_memory_mib)
             .unwrap_or(256);
         let limit = set.run_limit.or(file.run_limit).unwrap_or(300);
-        let mib = within("model-memory-mib", mib, 1..=1 << 20, "1 to 1048576")?;
+        // A package's head alone takes half of the least.
+        let mib = within("model-memory-mib", mib, 16..=1 << 20, "16 to 1048576")?;
+        let cached = set.cache_max_mib.or(file.cache_max_mib).unwrap_or(4096);
+        let cached = within("cache-max-mib", cached, 1..=1 << 24, "1 to 16777216")?;
+        let cached = cached.saturating_mul(1024 * 1024);
         let id = digest(set.keyservice_id.or(file.keyservice_id), "keyservice-id")?;
         let code = digest(
             set.keyservice_code.or(file.keyservice_code),
@@ -171,6 +183,7 @@ impl ServeArgs {
             engine_threads: within("engine-threads", threads, 1..=256, "1 to 256")?,
             model_memory: mib.saturating_mul(1024 * 1024),
             run_limit: Duration::from_secs(within("run-limit", limit, 1..=3600, "1 to 3600")?),
+            cache: set.cache.or(file.cache).map(|folder| (folder, cached)),
             trust: self.trust.or(file.trust),
             traces: Export::new(
                 set.traces.or(file.traces),
@@ -236,6 +249,10 @@ mod tests {
                 .to_string()
                 .contains("slots must be 1 to 256")
         );
+        let cache = ["--cache", "c", "--cache-max-mib", "3"];
+        let cache: Vec<&str> = base.iter().copied().chain(cache).collect();
+        let cache = resolve(&cache).unwrap().cache;
+        assert_eq!(cache, Some((PathBuf::from("c"), 3 << 20)));
     }
 
     #[test]

@@ -25,6 +25,7 @@ use crate::http::{BOUNDS, Endpoints};
 use crate::keys::{FromKeyService, Keys};
 use crate::metrics::Metrics;
 use crate::models::Models;
+use crate::models::cache::Cache;
 use crate::runtime::{Capacity, Runtime};
 use crate::slots::Watchdog;
 
@@ -104,7 +105,11 @@ where
     let traces = traces.map(|to| to.open("sesemi-semirt")).transpose()?;
     let folders = Paths {
         read: vec![config.store.clone()],
-        ..Paths::default()
+        write: config
+            .cache
+            .iter()
+            .map(|(folder, _)| folder.clone())
+            .collect(),
     };
     sandbox::enter(folders, &config.trust)?;
     let engine = (engine.start)(prepared, config.engine_threads);
@@ -183,12 +188,15 @@ fn assemble(
     let keys = Keys::new(Arc::new(FromKeyService(Arc::new(session))), entropy.clone());
     let store = LocalFileSystem::new_with_prefix(&config.store)?;
     let watchdog = Watchdog::new(config.run_limit);
-    let models = Models::new(
+    let mut models = Models::new(
         Arc::new(store),
         engine,
         config.model_memory,
         watchdog.clone(),
     );
+    if let Some((folder, most)) = &config.cache {
+        models = models.with_cache(Cache::new(folder.clone(), *most));
+    }
     let models = Arc::new(models);
     let capacity = Capacity {
         slots: config.slots,

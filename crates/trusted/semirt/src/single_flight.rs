@@ -156,7 +156,7 @@ mod tests {
         let (release, released) = tokio::sync::oneshot::channel::<()>();
         let first = {
             let flights = flights.clone();
-            tokio::spawn(async move {
+            spawn(async move {
                 flights
                     .join(1, || async {
                         let _ = released.await;

@@ -413,4 +413,84 @@ mod tests {
             assert!(load_bytes(&manifest(), bytes).is_err());
         }
     }
+
+    /// A field of a message in protobuf's wire format: bytes, or a number.
+    fn field(number: u8, value: &[u8]) -> Vec<u8> {
+        assert!(value.len() < 128);
+        [&[number << 3 | 2, value.len() as u8], value].concat()
+    }
+
+    fn number(number: u8, value: u8) -> Vec<u8> {
+        vec![number << 3, value]
+    }
+
+    /// `y = x + w` for two floats, where `w` is external data at `location` (onnx.proto, IR version 8).
+    fn sum_with_external_weights(location: &str) -> Vec<u8> {
+        let entry = |key: &str, value: &str| {
+            field(
+                13,
+                &[field(1, key.as_bytes()), field(2, value.as_bytes())].concat(),
+            )
+        };
+        let weights = [
+            number(1, 2),
+            number(2, 1),
+            field(8, b"w"),
+            entry("location", location),
+            entry("offset", "0"),
+            entry("length", "8"),
+            number(14, 1),
+        ]
+        .concat();
+        let shape = field(1, &number(1, 2));
+        let tensor = [number(1, 1), field(2, &shape)].concat();
+        let value = |name: &str| {
+            let of_type = field(2, &field(1, &tensor));
+            [field(1, name.as_bytes()), of_type].concat()
+        };
+        let node = [
+            field(1, b"x"),
+            field(1, b"w"),
+            field(2, b"y"),
+            field(4, b"Add"),
+        ]
+        .concat();
+        let graph = [
+            field(1, &node),
+            field(2, b"g"),
+            field(5, &weights),
+            field(11, &value("x")),
+            field(12, &value("y")),
+        ]
+        .concat();
+        let mut model = number(1, 8);
+        model.extend(field(7, &graph));
+        model.extend(field(8, &[field(1, b""), number(2, 17)].concat()));
+        model
+    }
+
+    #[test]
+    fn weights_apart_from_the_graph_are_used() {
+        let graph = sum_with_external_weights(WEIGHTS);
+        let weights: Vec<u8> = [10f32, 20.0].iter().flat_map(|v| v.to_le_bytes()).collect();
+        let parts = [&weights[..], &graph];
+        let form = FormContent::portable(ModelFormat::OnnxWithWeights, &parts);
+        let pair = |name: &str| TensorSpec {
+            name: name.into(),
+            data_type: DataType::Fp32,
+            shape: vec![Dimension::Fixed(2)],
+        };
+        let manifest = Manifest::describing(vec![pair("x")], vec![pair("y")], &[form]);
+        let parts = vec![weights.clone(), graph.clone()];
+        let engine = Rten::new(1);
+        let model = engine.load(&manifest, &manifest.forms[0], parts).unwrap();
+        let input = Tensor::fp32("x", &[2], &[1.0, 2.0]).unwrap();
+        let mut execution = model.execution().unwrap();
+        let outputs = execution.run(&[input.view()], &[]).unwrap();
+        assert_eq!(outputs[0].to_fp32().unwrap(), [11.0, 22.0]);
+        // Another name is none that it was given.
+        let elsewhere = sum_with_external_weights("another.data");
+        let parts = vec![weights, elsewhere];
+        assert!(engine.load(&manifest, &manifest.forms[0], parts).is_err());
+    }
 }

@@ -12,16 +12,16 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, Weak};
 use std::time::Duration;
 
-use object_store::ObjectStore;
 use sesemi_protocol::ModelRef;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 use tokio::task::{JoinHandle, spawn_blocking};
 
-use super::LOAD;
 use super::arena::Arena;
 use super::budget::{Budget, Reservation};
-use super::fetch::{Begun, Early, FetchError, IN_TRANSIT, Pieces};
+use super::fetch::{Begun, Early, FetchError, Origin};
+use super::load::LONGEST;
 use super::needs::HEAD_MEMORY;
+use super::pieces::{IN_TRANSIT, Pieces};
 use super::source::Source;
 use crate::sync::lock;
 
@@ -79,6 +79,8 @@ struct Running {
 struct Stop {
     flag: Arc<AtomicBool>,
     told: Notify,
+    /// Nobody wants what is there.
+    abandoned: Notify,
 }
 
 impl Stop {
@@ -94,7 +96,10 @@ impl Stop {
 
 impl Drop for Running {
     fn drop(&mut self) {
-        // What the task returns is dropped with it.
+        if self.task.is_some() {
+            // What the task returns is dropped with it.
+            self.stop.abandoned.notify_one();
+        }
         self.stop.set();
     }
 }
@@ -118,7 +123,7 @@ impl Ahead {
     pub(super) fn begin(
         self: &Arc<Self>,
         model: &ModelRef,
-        store: &Arc<dyn ObjectStore>,
+        origin: &Origin,
         budget: &Arc<Budget>,
     ) -> Option<Prefetch> {
         let mut running = lock(&self.running);
@@ -136,7 +141,7 @@ impl Ahead {
         let stop = Arc::new(Stop::default());
         let fetch = Fetch {
             model: model.clone(),
-            store: store.clone(),
+            origin: origin.clone(),
             budget: budget.clone(),
             stop: stop.clone(),
         };
@@ -179,7 +184,7 @@ impl Ahead {
 /// One fetch.
 struct Fetch {
     model: ModelRef,
-    store: Arc<dyn ObjectStore>,
+    origin: Origin,
     budget: Arc<Budget>,
     stop: Arc<Stop>,
 }
@@ -190,7 +195,7 @@ impl Fetch {
         slot: OwnedSemaphorePermit,
         reserved: Reservation,
     ) -> Result<Begun, FetchError> {
-        tokio::time::timeout(LOAD, self.fetch(slot, reserved))
+        tokio::time::timeout(LONGEST, self.fetch(slot, reserved))
             .await
             .unwrap_or(Err(FetchError::Ended))
     }
@@ -200,17 +205,17 @@ impl Fetch {
         slot: OwnedSemaphorePermit,
         reserved: Reservation,
     ) -> Result<Begun, FetchError> {
-        let opening = Source::open(self.store.clone(), &self.model);
-        let opened = tokio::select! {
-            opened = opening => opened?,
-            () = self.stop.told.notified() => return Err(FetchError::Ended),
+        let opening = Begun::find(&self.origin, &self.model, reserved);
+        let mut begun = tokio::select! {
+            begun = opening => begun?,
+            // Who takes it over needs the head, and goes on waiting for it.
+            () = self.stop.abandoned.notified() => return Err(FetchError::Ended),
         };
-        let mut begun = Begun::new(opened, reserved)?;
         let end = begun.cut.layout.plaintext();
         let most = end.saturating_sub(FIRST_FORM);
         let transit = match begun.source {
             Source::File(_) => 0,
-            Source::Ranges(..) => IN_TRANSIT,
+            Source::Ranges(..) => IN_TRANSIT.min(most),
         };
         let reserved = self.budget.take_up_to(most.saturating_add(transit));
         let room = reserved.bytes().saturating_sub(transit).min(most);
@@ -234,7 +239,8 @@ impl Fetch {
             Source::Ranges(store, path) => {
                 let segments = begun.cut.layout.holding(&plaintext);
                 let after_first = segments.start.max(1)..segments.end;
-                let pieces = Pieces::new(store.clone(), path.clone(), begun.cut, after_first);
+                let (store, path, keeper) = (store.clone(), path.clone(), begun.keeper.clone());
+                let pieces = Pieces::new(store, path, begun.cut, after_first, keeper);
                 Some(self.receive(arena, pieces).await?)
             }
         };
@@ -246,11 +252,15 @@ impl Fetch {
         let mut came = Vec::new();
         loop {
             let (stop, first) = (self.stop.flag.clone(), came.is_empty());
+            let keeper = pieces.keeper();
             let filling = spawn_blocking(move || {
                 if first {
                     arena.touch(&stop);
                 }
                 arena.fill(&came);
+                if let Some(keeper) = keeper {
+                    keeper.write(&came);
+                }
                 arena
             });
             arena = pieces.during(filling).await?;

@@ -8,32 +8,21 @@
 use std::fs::File;
 use std::ops::Range;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
-use futures::stream::{self, BoxStream};
-use futures::{FutureExt as _, StreamExt as _};
 use object_store::ObjectStore;
-use object_store::path::Path as ObjectPath;
 use sesemi_protocol::package::{FormPlace, OpenPackage, PackageError};
 use sesemi_protocol::release::Lease;
 use sesemi_protocol::{Digest, ModelRef, SecretKey};
-use tokio::task::{JoinHandle, spawn_blocking};
+use tokio::task::spawn_blocking;
 use zeroize::{Zeroize as _, Zeroizing};
 
-use super::arena::{Arena, Given, Piece, drop_elsewhere};
+use super::arena::{Arena, Given, drop_elsewhere};
 use super::budget::Reservation;
-use super::source::{self, Cut, Head, Source};
-
-/// Segments that one request to the store is for: 2 MiB.
-const SEGMENTS: u32 = 2;
-/// Requests under way at once.
-const IN_FLIGHT: usize = 4;
-/// Answers that may wait while earlier ones are worked on.
-const READY: usize = 4;
-/// Bytes of ciphertext that are on their way at most: in flight, waiting, and being worked on.
-pub(super) const IN_TRANSIT: u64 =
-    (IN_FLIGHT as u64 + 2 * READY as u64) * SEGMENTS as u64 * 1_048_576;
+use super::cache::{Cache, Keeper};
+use super::pieces::{IN_TRANSIT, Pieces};
+use super::source::{Cut, Head, Source};
 
 /// Why a model could not be fetched.
 #[derive(Debug, thiserror::Error)]
@@ -98,98 +87,6 @@ impl Drop for Stop {
     }
 }
 
-/// Pieces of a package on their way from a store, in order of their requests.
-pub(super) struct Pieces {
-    coming: BoxStream<'static, Result<Piece, FetchError>>,
-    /// The segment before which requests end.
-    end: Arc<AtomicU32>,
-    ready: Vec<Piece>,
-    ended: bool,
-    /// When the last one came.
-    last: Instant,
-}
-
-impl Pieces {
-    pub(super) fn new(
-        store: Arc<dyn ObjectStore>,
-        path: ObjectPath,
-        cut: Cut,
-        segments: Range<u32>,
-    ) -> Self {
-        let end = Arc::new(AtomicU32::new(segments.end));
-        let until = end.clone();
-        let groups = segments.step_by(SEGMENTS as usize).map_while(move |first| {
-            let end = until.load(Ordering::Relaxed);
-            (first < end).then(|| first..first.saturating_add(SEGMENTS).min(end))
-        });
-        let coming = stream::iter(groups)
-            .map(move |segments| {
-                let (store, path) = (store.clone(), path.clone());
-                async move {
-                    let start = cut.sealed(segments.start).start;
-                    let end = cut.sealed(segments.end.saturating_sub(1)).end;
-                    let bytes = source::range(&*store, &path, start..end).await?;
-                    Ok(Piece {
-                        segments,
-                        start,
-                        bytes,
-                    })
-                }
-            })
-            .buffer_unordered(IN_FLIGHT)
-            .boxed();
-        Self {
-            coming,
-            end,
-            ready: Vec::new(),
-            ended: false,
-            last: Instant::now(),
-        }
-    }
-
-    /// Asks for nothing from this segment on that was not asked for yet.
-    fn end_before(&self, segment: u32) {
-        self.end.fetch_min(segment, Ordering::Relaxed);
-    }
-
-    fn took(&mut self, piece: Option<Result<Piece, FetchError>>) -> Result<(), FetchError> {
-        match piece {
-            Some(piece) => {
-                self.ready.push(piece?);
-                self.last = Instant::now();
-            }
-            None => self.ended = true,
-        }
-        Ok(())
-    }
-
-    /// The pieces that came, at least one; none if there are no more.
-    pub(super) async fn next(&mut self) -> Result<Vec<Piece>, FetchError> {
-        while self.ready.is_empty() && !self.ended {
-            let piece = self.coming.next().await;
-            self.took(piece)?;
-        }
-        while self.ready.len() < READY
-            && !self.ended
-            && let Some(piece) = self.coming.next().now_or_never()
-        {
-            self.took(piece)?;
-        }
-        Ok(core::mem::take(&mut self.ready))
-    }
-
-    /// Waits for work, while pieces keep coming.
-    pub(super) async fn during<T>(&mut self, mut work: JoinHandle<T>) -> Result<T, FetchError> {
-        loop {
-            let room = !self.ended && self.ready.len() < READY;
-            tokio::select! {
-                done = &mut work => return done.map_err(|_| FetchError::Ended),
-                piece = self.coming.next(), if room => self.took(piece)?,
-            }
-        }
-    }
-}
-
 /// A package of which the first bytes are here, and perhaps more.
 pub(super) struct Begun {
     pub(super) source: Source,
@@ -197,6 +94,10 @@ pub(super) struct Begun {
     pub(super) cut: Cut,
     /// Ciphertext that came before there was a key.
     pub(super) early: Option<Early>,
+    /// Where what comes is kept for other instances.
+    pub(super) keeper: Option<Arc<Keeper>>,
+    /// Whether it is from the cache.
+    pub(super) cached: bool,
     /// What the head, and what is made of it, takes.
     pub(super) reserved: Reservation,
 }
@@ -219,8 +120,40 @@ impl Begun {
             head,
             cut,
             early: None,
+            keeper: None,
+            cached: false,
             reserved,
         })
+    }
+
+    /// Opens a package in the cache or in the store.
+    pub(super) async fn find(
+        origin: &Origin,
+        model: &ModelRef,
+        reserved: Reservation,
+    ) -> Result<Self, FetchError> {
+        let Origin {
+            store,
+            cache,
+            past_cache,
+            engine,
+        } = origin;
+        if let Some(cache) = cache
+            && !past_cache
+            && let Some(opened) = cache.find(model, engine).await
+            && Cut::of(&opened.1).is_ok()
+        {
+            let begun = Self::new(opened, reserved)?;
+            return Ok(Self {
+                cached: true,
+                ..begun
+            });
+        }
+        let mut begun = Self::new(Source::open(store.clone(), model).await?, reserved)?;
+        if let (Some(cache), Source::Ranges(..)) = (cache, &begun.source) {
+            begun.keeper = cache.keep(model, engine, &begun.head).await;
+        }
+        Ok(begun)
     }
 
     /// Reads the manifest, once there is a key.
@@ -231,6 +164,8 @@ impl Begun {
             head,
             cut,
             early,
+            keeper,
+            cached: _,
             reserved,
         } = self;
         let opening = spawn_blocking(move || {
@@ -245,6 +180,7 @@ impl Begun {
             first,
             package: Arc::new(package),
             early,
+            keeper,
             reserved,
         })
     }
@@ -258,7 +194,19 @@ pub(super) struct Found {
     first: Zeroizing<Vec<u8>>,
     package: Arc<OpenPackage>,
     early: Option<Early>,
+    keeper: Option<Arc<Keeper>>,
     reserved: Reservation,
+}
+
+/// Where packages come from.
+#[derive(Debug, Clone)]
+pub(super) struct Origin {
+    pub(super) store: Arc<dyn ObjectStore>,
+    pub(super) cache: Option<Arc<Cache>>,
+    /// What the cache has is of no use.
+    pub(super) past_cache: bool,
+    /// The name of the engine that they are for.
+    pub(super) engine: &'static str,
 }
 
 impl Found {
@@ -281,10 +229,13 @@ impl Found {
         early.saturating_add(self.reserved.bytes())
     }
 
-    /// Whether ciphertext is on its way through memory besides the place of the form.
-    pub(super) fn in_transit(&self) -> u64 {
+    /// Bytes of ciphertext that are on their way through memory, besides the place of the form.
+    pub(super) fn in_transit(&self, place: &FormPlace) -> u64 {
         match (&self.source, &self.early) {
-            (Source::Ranges(..), None) => IN_TRANSIT,
+            (Source::Ranges(..), None) => {
+                let Range { start, end } = place.plaintext;
+                IN_TRANSIT.min(end.saturating_sub(start))
+            }
             // A file is read in place, and what came early has it already.
             _ => 0,
         }
@@ -321,13 +272,21 @@ impl Found {
                 let segments = self.cut.layout.holding(&place.plaintext);
                 let pieces = pieces.unwrap_or_else(|| {
                     let after_first = segments.start.max(1)..segments.end;
-                    Pieces::new(store, path, self.cut, after_first)
+                    Pieces::new(store, path, self.cut, after_first, self.keeper.clone())
                 });
                 pieces.end_before(segments.end);
                 work.open_pieces(arena, pieces).await?
             }
         };
-        let decrypted = spawn_blocking(move || arena.into_form(place)).await;
+        let keeper = self.keeper;
+        let decrypted = spawn_blocking(move || {
+            let decrypted = arena.into_form(place)?;
+            if let Some(keeper) = keeper {
+                keeper.finish();
+            }
+            Ok::<_, FetchError>(decrypted)
+        })
+        .await;
         Ok((decrypted.map_err(|_| FetchError::Ended)??, last))
     }
 }
@@ -366,7 +325,11 @@ impl Work {
         let mut came = Vec::new();
         loop {
             let (work, first) = (self.clone(), came.is_empty());
+            let keeper = pieces.keeper();
             let opening = spawn_blocking(move || {
+                if let Some(keeper) = keeper {
+                    keeper.write(&came);
+                }
                 let given = Given::Pieces(&came);
                 arena.open(&work.package, &work.wanted, &given, &work.stop)?;
                 if first {

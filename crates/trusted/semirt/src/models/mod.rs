@@ -7,8 +7,11 @@
 mod ahead;
 mod arena;
 pub mod budget;
+pub mod cache;
 pub mod fetch;
+mod load;
 mod needs;
+mod pieces;
 pub mod shelf;
 mod source;
 
@@ -17,11 +20,10 @@ use std::sync::{Arc, Mutex, Weak};
 use std::time::{Duration, Instant};
 
 use object_store::ObjectStore;
-use sesemi_protocol::package::{Form, FormPlace, Manifest, PackageError};
+use sesemi_protocol::package::Manifest;
 use sesemi_protocol::release::Lease;
 use sesemi_protocol::{ModelRef, Refusal, RefusalCode};
 use tokio::sync::Semaphore;
-use tokio::task::spawn_blocking;
 
 pub use ahead::Prefetch;
 
@@ -31,13 +33,11 @@ use crate::slots::Watchdog;
 use crate::sync::lock;
 use ahead::Ahead;
 use budget::{Budget, Reservation};
-use fetch::{Begun, Decrypted, FetchError, Found, Wanted};
-use needs::HEAD_MEMORY;
+use cache::Cache;
+use fetch::{Origin, Wanted};
+use load::{LONGEST, Load};
 use shelf::{Held, Shelf, Spare};
-use source::Source;
 
-/// Longest that fetching, decrypting and loading a model may take: a store that stalls must not hold it for ever.
-const LOAD: Duration = Duration::from_secs(300);
 /// Loads at once.
 const AT_ONCE: usize = 2;
 
@@ -184,7 +184,7 @@ type Loaded = (Arc<Held<Model>>, LoadTimes);
 
 /// The models that this enclave holds.
 pub struct Models {
-    store: Arc<dyn ObjectStore>,
+    origin: Origin,
     engine: Arc<dyn Engine>,
     shelf: Arc<Shelf<Model>>,
     ahead: Arc<Ahead>,
@@ -209,8 +209,14 @@ impl Models {
         budget: u64,
         watchdog: Arc<Watchdog>,
     ) -> Self {
-        Self {
+        let origin = Origin {
             store,
+            cache: None,
+            past_cache: false,
+            engine: engine.name(),
+        };
+        Self {
+            origin,
             engine,
             shelf: Arc::new(Shelf::new(Budget::new(budget))),
             ahead: Ahead::new(),
@@ -218,6 +224,13 @@ impl Models {
             flights: SingleFlight::default(),
             watchdog,
         }
+    }
+
+    /// Keeps ciphertext that comes from a remote store. What comes from a local one is where it would be kept.
+    #[must_use]
+    pub fn with_cache(mut self, cache: Arc<Cache>) -> Self {
+        self.origin.cache = Some(cache);
+        self
     }
 
     /// Whether the engine leaves nothing of a run behind once its buffers are dropped.
@@ -271,7 +284,7 @@ impl Models {
         if self.flights.is_under_way(model) || self.shelf.take(model).is_some() {
             return None;
         }
-        self.ahead.begin(model, &self.store, self.shelf.budget())
+        self.ahead.begin(model, &self.origin, self.shelf.budget())
     }
 
     /// Fetches, decrypts and loads the model version that a lease is for.
@@ -290,7 +303,7 @@ impl Models {
     pub async fn load(&self, lease: &Lease) -> Result<Loaded, Refusal> {
         let started = Instant::now();
         let load = Load {
-            store: self.store.clone(),
+            origin: self.origin.clone(),
             engine: self.engine.clone(),
             shelf: self.shelf.clone(),
             ahead: self.ahead.clone(),
@@ -302,175 +315,15 @@ impl Models {
             let load = async {
                 let turn = loads.acquire_owned().await;
                 let _turn = turn.map_err(|_| RefusalCode::Internal)?;
-                load.run(started).await
+                load.run_or_again(started).await
             };
-            tokio::time::timeout(LOAD, load)
+            tokio::time::timeout(LONGEST, load)
                 .await
                 .unwrap_or_else(|_| Err(RefusalCode::ModelUnavailable.into()))
         };
         let (model, times) = self.flights.join(lease.model.clone(), || load).await?;
         Ok((model, times.within(started.elapsed())))
     }
-}
-
-/// One load under way.
-struct Load {
-    store: Arc<dyn ObjectStore>,
-    engine: Arc<dyn Engine>,
-    shelf: Arc<Shelf<Model>>,
-    ahead: Arc<Ahead>,
-    wanted: Wanted,
-    watchdog: Arc<Watchdog>,
-}
-
-impl Load {
-    async fn run(self, started: Instant) -> Result<Loaded, Refusal> {
-        let mut found = self.find().await?;
-        let (form, place) = self.choose(&found)?;
-        let kept = found.keep_of(&place);
-        let needed = needs::of(found.package().manifest(), &form, &place);
-        self.check_run(&form, needed)?;
-        let more = needed.saturating_sub(kept);
-        let more = more.saturating_add(found.in_transit());
-        let reserved = self.reserve(more).await?;
-        let manifest = Arc::new(found.package().manifest().clone());
-        let (decrypted, last) = found
-            .form(place, reserved)
-            .await
-            .map_err(|e| self.failed(&e))?;
-        let opened = Instant::now();
-        let model = self.load(manifest, form, decrypted, needed).await?;
-        let (model, reserved) = model;
-        let times = LoadTimes {
-            fetch: last.saturating_duration_since(started),
-            decrypt: opened.saturating_duration_since(last.max(started)),
-            load: opened.elapsed(),
-        };
-        let cost = started.elapsed();
-        let name = self.wanted.model;
-        let held = self.shelf.place(name, model, reserved, cost);
-        Ok((held, times))
-    }
-
-    /// The package, as far as it came before there was a key, or its head.
-    async fn find(&self) -> Result<Found, Refusal> {
-        let begun = match self.ahead.take(&self.wanted.model).await {
-            Some(begun) => Ok(begun),
-            None => {
-                let reserved = self.reserve(HEAD_MEMORY).await?;
-                match Source::open(self.store.clone(), &self.wanted.model).await {
-                    Ok(opened) => Begun::new(opened, reserved),
-                    Err(error) => Err(error),
-                }
-            }
-        };
-        let found = match begun {
-            Ok(begun) => begun.open(&self.wanted).await,
-            Err(error) => Err(error),
-        };
-        found.map_err(|e| self.failed(&e))
-    }
-
-    /// Takes memory: what is free, what was taken for requests that nobody knows yet, what models leave that are not in use.
-    async fn reserve(&self, bytes: u64) -> Result<Reservation, Refusal> {
-        if let Some(reserved) = self.shelf.budget().try_take(bytes) {
-            return Ok(reserved);
-        }
-        let _ = self.ahead.end_all().await;
-        let shelf = self.shelf.clone();
-        let reserving = spawn_blocking(move || shelf.reserve(bytes));
-        reserving.await.map_err(|_| RefusalCode::Internal)?
-    }
-
-    /// The first form that the engine takes.
-    fn choose(&self, found: &Found) -> Result<(Form, FormPlace), Refusal> {
-        let mut forms = found.package().manifest().forms.iter().enumerate();
-        forms
-            .find(|(_, form)| self.engine.takes(form))
-            .and_then(|(index, form)| Some((form.clone(), found.package().place(index)?)))
-            .ok_or_else(|| {
-                tracing::warn!(model = %self.wanted.model, engine = self.engine.name(), "no form of it runs here");
-                Refusal::new(
-                    RefusalCode::ModelUnavailable,
-                    "its package has no form that this engine and this processor run",
-                )
-            })
-    }
-
-    /// A model that could be loaded but never run is refused at once.
-    fn check_run(&self, form: &Form, loaded: u64) -> Result<(), Refusal> {
-        if loaded.saturating_add(needs::of_run(form)) <= self.shelf.budget().limit() {
-            return Ok(());
-        }
-        Err(Refusal::new(
-            RefusalCode::ModelUnavailable,
-            "the model and one run of it are larger than this instance's memory budget",
-        ))
-    }
-
-    /// Parsing and laying out a model takes as long as it takes: not on the network's threads.
-    async fn load(
-        &self,
-        manifest: Arc<Manifest>,
-        form: Form,
-        decrypted: Decrypted,
-        needed: u64,
-    ) -> Result<(Model, Reservation), Refusal> {
-        let engine = self.engine.clone();
-        let shelf = Arc::downgrade(&self.shelf);
-        let watchdog = self.watchdog.clone();
-        let loading = spawn_blocking(move || {
-            let _watched = watchdog.begin("load");
-            let (parts, reserved) = decrypted.into_parts();
-            let loaded = engine
-                .load(&manifest, &form, parts)
-                .map_err(|_| unavailable())?;
-            let mut reserved = reserved.ok_or(RefusalCode::Internal)?;
-            let own = needs::overhead(&manifest);
-            let measured = loaded.memory().map(|bytes| bytes.saturating_add(own));
-            reserved.correct(measured.unwrap_or(needed));
-            let model = Model {
-                manifest,
-                loaded,
-                run: needs::of_run(&form),
-                shelf,
-                idle: Mutex::default(),
-                run_us: AtomicU64::new(0),
-            };
-            // The reservation came along: if nobody waits any more, it ends with this work and not before.
-            Ok::<_, Refusal>((model, reserved))
-        });
-        let loaded = loading
-            .await
-            .map_err(|_| Refusal::from(RefusalCode::Internal))?;
-        loaded.inspect_err(
-            |refusal| tracing::warn!(model = %self.wanted.model, %refusal, "model not loaded"),
-        )
-    }
-
-    /// What a package's trouble is, for the operator: nothing of its content is in it.
-    fn failed(&self, error: &FetchError) -> Refusal {
-        let model = &self.wanted.model;
-        match error {
-            FetchError::Package(PackageError::Content(_) | PackageError::Manifest(_)) => {
-                tracing::warn!(%model, "model not fetched: its decrypted content is malformed");
-            }
-            error => tracing::warn!(%model, %error, "model not fetched"),
-        }
-        match error {
-            FetchError::Store(_) | FetchError::File(_) => RefusalCode::ModelUnavailable.into(),
-            _ => unavailable(),
-        }
-    }
-}
-
-/// The detail of a decrypted model's trouble (names of its tensors, say) is not for the host, who reads refusals that
-/// travel in the clear and every log line.
-fn unavailable() -> Refusal {
-    Refusal::new(
-        RefusalCode::ModelUnavailable,
-        "it is not what its owner registered, or this engine cannot load it",
-    )
 }
 
 #[cfg(test)]

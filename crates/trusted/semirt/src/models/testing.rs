@@ -71,7 +71,7 @@ pub(super) enum Trouble {
     Short(u64),
     /// Sends a byte more from this position on.
     Long(u64),
-    /// Sends what is after what was asked for from this position on.
+    /// Sends what is a byte before what was asked for from this position on.
     Elsewhere(u64),
 }
 
@@ -106,6 +106,15 @@ impl Remote {
 
     pub(super) fn set(&self, trouble: Trouble) {
         *lock(&self.trouble) = trouble;
+    }
+
+    /// How far into a package somebody has asked.
+    pub(super) fn asked_until(&self) -> u64 {
+        lock(&self.asked)
+            .iter()
+            .map(|range| range.end)
+            .max()
+            .unwrap_or(0)
     }
 
     /// What was asked for since the last call.
@@ -143,7 +152,7 @@ impl ObjectStore for Remote {
             Trouble::Stalls(from) if range.start >= from => std::future::pending().await,
             Trouble::Short(from) if range.start >= from => range.start..range.end - 1,
             Trouble::Long(from) if range.start >= from => range.start..range.end + 1,
-            Trouble::Elsewhere(from) if range.start >= from => range.start + 1..range.end + 1,
+            Trouble::Elsewhere(from) if range.start >= from => range.start - 1..range.end - 1,
             _ => range.clone(),
         };
         options.range = Some(GetRange::Bounded(lie));

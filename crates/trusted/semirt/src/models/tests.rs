@@ -2,7 +2,7 @@
 
 use sesemi_protocol::isolation::Isolation;
 use sesemi_protocol::package::stream::SEGMENT;
-use sesemi_protocol::package::{FormContent, Memory, ModelFormat};
+use sesemi_protocol::package::{Form, FormContent, Memory, ModelFormat};
 use sesemi_protocol::receipt::{Point, StatePoint};
 use sesemi_protocol::tensor::{Tensor, TensorView};
 use sesemi_protocol::{SecretKey, ServiceId};
@@ -81,6 +81,13 @@ impl World {
         let watchdog = Watchdog::new(Duration::from_secs(60));
         let models = Models::new(store.clone(), Arc::new(Keeps), budget as u64, watchdog);
         Self { store, models }
+    }
+
+    /// Another instance, with the same store and a cache.
+    fn with_cache(&self, cache: &Arc<Cache>) -> Models {
+        let watchdog = Watchdog::new(Duration::from_secs(60));
+        Models::new(self.store.clone(), Arc::new(Keeps), 256 << 20, watchdog)
+            .with_cache(cache.clone())
     }
 
     /// Puts a model of so many bytes into the store.
@@ -171,7 +178,7 @@ async fn two_loads_that_stall_hold_up_a_third_until_their_time_is_over_and_no_lo
     assert!(loads.iter().all(Result::is_err));
     assert_eq!(
         started.elapsed(),
-        LOAD,
+        LONGEST,
         "each has its own time, from its request on"
     );
     world.until_used_is(0).await;
@@ -245,7 +252,7 @@ async fn buffers_of_runs_are_in_the_budget_and_go_before_models_do() {
     assert!(first.idle_execution().is_none());
     assert_eq!((world.models.count(), world.models.evictions()), (2, 0));
     // In use, they are nobody else's.
-    let _taken: Vec<Buffers> = (0..2).map(|_| first.new_execution().unwrap()).collect();
+    let _taken: Vec<Buffers> = (0..3).map(|_| first.new_execution().unwrap()).collect();
     let refused = second.new_execution().err().unwrap();
     assert_eq!(refused.code, RefusalCode::Busy);
 }
@@ -324,4 +331,102 @@ async fn no_more_than_two_are_fetched_ahead_and_none_that_is_held() {
     assert!(loads.iter().all(Result::is_ok));
     drop(ahead);
     assert_eq!(world.models.count(), 4);
+}
+
+fn sealed_in(folder: &std::path::Path) -> Vec<std::path::PathBuf> {
+    let files = std::fs::read_dir(folder).unwrap();
+    let mut files: Vec<_> = files.map(|file| file.unwrap().path()).collect();
+    files.sort();
+    files
+}
+
+#[tokio::test]
+async fn what_one_instance_fetched_the_next_finds_in_the_cache() {
+    let (world, folder) = (World::new(MIB), tempfile::tempdir().unwrap());
+    let lease = world.put(1, 9 * MIB).await;
+    let cache = Cache::new(folder.path().to_owned(), 1 << 30);
+    world.with_cache(&cache).fetch(&lease).await.unwrap();
+    assert!(!world.store.asked().is_empty());
+    assert_eq!(sealed_in(folder.path()).len(), 1);
+    // Also one that is started later, and one that begins before it has the key.
+    let later = Cache::new(folder.path().to_owned(), 1 << 30);
+    world.with_cache(&later).fetch(&lease).await.unwrap();
+    let third = world.with_cache(&later);
+    let ahead = third.prefetch(&model(1)).unwrap();
+    third.fetch(&lease).await.unwrap();
+    drop(ahead);
+    assert!(world.store.asked().is_empty());
+}
+
+#[tokio::test]
+async fn what_is_wrong_in_the_cache_is_fetched_from_the_store_and_is_right_afterwards() {
+    let (world, folder) = (World::new(MIB), tempfile::tempdir().unwrap());
+    let lease = world.put(1, 9 * MIB).await;
+    let cache = Cache::new(folder.path().to_owned(), 1 << 30);
+    world.with_cache(&cache).fetch(&lease).await.unwrap();
+    let file = sealed_in(folder.path()).remove(0);
+    let good = std::fs::read(&file).unwrap();
+    let mut changed = good.clone();
+    changed[5 * MIB] ^= 1;
+    let mut head = good.clone();
+    head[300] ^= 1;
+    let longer = [&good[..], &[0; 100]].concat();
+    for wrong in [
+        &changed[..],
+        &head,
+        &longer,
+        &good[..6 * MIB],
+        &good[..20],
+        &[],
+    ] {
+        std::fs::write(&file, wrong).unwrap();
+        let _ = world.store.asked();
+        world.with_cache(&cache).fetch(&lease).await.unwrap();
+        assert!(!world.store.asked().is_empty());
+        assert!(std::fs::read(&file).unwrap() == good, "{}", wrong.len());
+    }
+    // A folder that is gone.
+    folder.close().unwrap();
+    world.with_cache(&cache).fetch(&lease).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_package_that_was_not_authentic_is_not_kept() {
+    let (world, folder) = (World::new(MIB), tempfile::tempdir().unwrap());
+    let (mut package, wanted) = sealed_one(1, &bytes(9 * MIB, 1));
+    package[5 * MIB] ^= 1;
+    put(&*world.store, 1, package).await;
+    let cache = Cache::new(folder.path().to_owned(), 1 << 30);
+    let models = world.with_cache(&cache);
+    assert!(models.fetch(&lease(wanted)).await.is_err());
+    // What was being written is removed by whoever writes last.
+    while !sealed_in(folder.path()).is_empty() {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+}
+
+#[tokio::test]
+async fn the_cache_keeps_what_was_used_last_and_not_more_than_it_may() {
+    let (world, folder) = (World::new(MIB), tempfile::tempdir().unwrap());
+    let cache = Cache::new(folder.path().to_owned(), 22 * MIB as u64);
+    let mut leases = Vec::new();
+    for version in 1..=3 {
+        leases.push(world.put(version, 9 * MIB).await);
+    }
+    let large = world.put(4, 25 * MIB).await;
+    // The clock of files is coarse.
+    let load = async |lease: &Lease| {
+        world.with_cache(&cache).fetch(lease).await.unwrap();
+        tokio::time::sleep(Duration::from_millis(30)).await;
+        !world.store.asked().is_empty()
+    };
+    assert!(load(&leases[0]).await && load(&leases[1]).await);
+    assert!(!load(&leases[0]).await, "used again");
+    assert!(load(&leases[2]).await, "and so the second one goes");
+    assert!(!load(&leases[0]).await && !load(&leases[2]).await);
+    assert!(load(&leases[1]).await);
+    // What is larger than the cache drives nothing out.
+    assert!(load(&large).await && load(&large).await);
+    assert!(!load(&leases[1]).await && !load(&leases[2]).await);
+    assert_eq!(sealed_in(folder.path()).len(), 2);
 }

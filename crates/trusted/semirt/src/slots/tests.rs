@@ -46,7 +46,7 @@ async fn never_more_run_at_once_than_there_are_slots_and_all_get_their_result() 
                     .unwrap();
                 let work = move || {
                     most.fetch_max(1 + now.fetch_add(1, Ordering::SeqCst), Ordering::SeqCst);
-                    std::thread::yield_now();
+                    thread::yield_now();
                     now.fetch_sub(1, Ordering::SeqCst);
                     number
                 };

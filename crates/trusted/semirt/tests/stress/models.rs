@@ -25,8 +25,9 @@ pub(crate) const ROWS: usize = 1024;
 pub(crate) const COLUMNS: usize = 6144;
 const WEIGHT_BYTES: u64 = (ROWS * COLUMNS * 4) as u64;
 
-/// What a model needs beside its weights.
-const BESIDE: u64 = 2 << 20;
+/// What a model needs beside its weights, and a load beside what is loaded: a package's head and ciphertext on its way.
+const BESIDE: u64 = 1 << 20;
+const ON_ITS_WAY: u64 = 32 << 20;
 
 /// The packages, and what it takes to use them.
 pub(crate) struct World {
@@ -51,7 +52,7 @@ impl World {
 
     /// Memory for so many models.
     pub(crate) fn budget(&self, models: u64) -> u64 {
-        models * (WEIGHT_BYTES + BESIDE)
+        models * (WEIGHT_BYTES + BESIDE) + ON_ITS_WAY
     }
 
     pub(crate) fn manifest(&self, model: usize) -> Digest {
