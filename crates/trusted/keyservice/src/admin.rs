@@ -22,6 +22,9 @@ pub const BOUNDS: HttpBounds = HttpBounds {
     head: Duration::from_secs(10),
     body: Duration::from_secs(5),
     body_bytes: 1024,
+    memory: 64 * 1024 * 1024,
+    answer: Duration::from_secs(30),
+    streams: 8,
 };
 
 /// Length of the pieces in which a backup is sent, in bytes.
