@@ -47,6 +47,7 @@ pub use protocol::audit::{audit_chain, audit_entry};
 pub use protocol::cose::{cose_encrypt0, cose_sign1};
 pub use protocol::envelope::{request, request_content, response, response_content};
 pub use protocol::package::{package, package_content, package_header, weight_list};
+pub use protocol::reference::reference;
 pub use protocol::release::{release, share};
 pub use protocol::signed::{command, head, query, receipt};
 pub use protocol::values::{ids, padding, tensor_description};
@@ -106,6 +107,7 @@ targets! {
     query from protocol::signed::query_seeds, 2000 times;
     quote from attest::quote::quote_seeds, 400 times;
     receipt from protocol::signed::receipt_seeds, 2000 times;
+    reference from protocol::reference::reference_seeds, 4000 times;
     release from protocol::release::release_seeds, 3000 times;
     request from protocol::envelope::request_seeds, 3000 times;
     request_content from protocol::envelope::request_content_seeds, 3000 times;

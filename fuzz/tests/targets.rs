@@ -91,6 +91,7 @@ tests! {
     an_accepted_query_has_one_spelling_and_one_asker "query"
     accepted_evidence_says_what_the_real_machine_said "quote"
     an_accepted_receipt_is_for_the_command_and_from_the_service "receipt"
+    an_accepted_reference_has_one_spelling_and_leads_nowhere_else "reference"
     what_is_asked_and_released_keeps_its_order_and_shows_no_key "release"
     only_the_sealed_request_opens "request"
     accepted_content_of_a_request_is_what_a_client_would_seal "request_content"

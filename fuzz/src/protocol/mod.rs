@@ -4,6 +4,7 @@ pub(crate) mod audit;
 pub(crate) mod cose;
 pub(crate) mod envelope;
 pub(crate) mod package;
+pub(crate) mod reference;
 pub(crate) mod release;
 pub(crate) mod signed;
 pub(crate) mod values;

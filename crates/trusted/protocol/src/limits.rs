@@ -5,6 +5,12 @@
 /// Longest sealed request or response, in bytes, envelope included.
 pub const MAX_ENVELOPE: usize = 64 * 1024 * 1024;
 
+/// Longest name of an object that is exchanged, in bytes.
+pub const MAX_OBJECT_NAME: usize = 128;
+
+/// Longest message that names a request or a response instead of holding it, in bytes.
+pub const MAX_REFERENCE: usize = 512;
+
 /// Longest CBOR header inside a request or response, in bytes.
 pub const MAX_CONTENT_HEADER: usize = 64 * 1024;
 
