@@ -302,6 +302,7 @@ fn role_read_only(folder: &Path) {
     refused(fs::remove_file(&file));
     refused(fs::write(folder.join("read/new"), ""));
     refused(fs::rename(&file, folder.join("write/stolen")));
+    refused(fs::hard_link(&file, folder.join("write/stolen")));
     refused(std::os::unix::fs::symlink(
         "/etc",
         folder.join("write/link"),
@@ -320,6 +321,10 @@ fn role_work(folder: &Path) {
     drop(file);
     fs::rename(&path, folder.join("write/other")).unwrap();
     assert_eq!(fs::read(folder.join("write/other")).unwrap(), b"sta");
+    // How an object store puts an object where none is.
+    fs::hard_link(folder.join("write/other"), folder.join("write/linked")).unwrap();
+    assert!(fs::hard_link(folder.join("write/other"), folder.join("write/linked")).is_err());
+    fs::remove_file(folder.join("write/linked")).unwrap();
     fs::create_dir(folder.join("write/inner")).unwrap();
     fs::remove_dir(folder.join("write/inner")).unwrap();
     fs::remove_file(folder.join("write/other")).unwrap();

@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 use std::num::NonZeroU32;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
@@ -79,6 +79,14 @@ struct Settings {
     /// Memory for models and the buffers of their runs, in MiB, 16 at least [default: 256].
     #[arg(long, env = "SESEMI_SEMIRT_MODEL_MEMORY_MIB", value_name = "MIB")]
     model_memory_mib: Option<u64>,
+    /// Memory for the bodies of requests and responses on their way, in MiB, 1 to 4095. A request that does not fit waits, and is
+    /// refused if its time ends; one that is longer than all of it is refused at once [default: 256].
+    #[arg(long, env = "SESEMI_SEMIRT_BODY_MEMORY_MIB", value_name = "MIB")]
+    body_memory_mib: Option<usize>,
+    /// Folder of the object store in which sealed requests and responses are exchanged by reference; not that of the models, nor
+    /// around or inside it [default: requests by reference are refused].
+    #[arg(long, env = "SESEMI_SEMIRT_EXCHANGE", value_name = "DIR")]
+    exchange: Option<PathBuf>,
     /// Longest that a run or the loading of a model may take, in seconds, 1 to 3600; an engine that takes longer hangs, and
     /// the instance ends [default: 300].
     #[arg(long, env = "SESEMI_SEMIRT_RUN_LIMIT", value_name = "SECONDS")]
@@ -124,6 +132,10 @@ pub struct Config {
     pub engine_threads: usize,
     /// Bytes for models.
     pub model_memory: u64,
+    /// Bytes for bodies on their way.
+    pub body_memory: usize,
+    /// Folder for requests by reference, if they are allowed.
+    pub exchange: Option<PathBuf>,
     /// Longest that a run or the loading of a model may take.
     pub run_limit: Duration,
     /// Folder for ciphertext of a remote store, and how many bytes of it.
@@ -155,6 +167,11 @@ impl ServeArgs {
             .model_memory_mib
             .or(file.model_memory_mib)
             .unwrap_or(256);
+        let bodies = set.body_memory_mib.or(file.body_memory_mib).unwrap_or(256);
+        let bodies = within("body-memory-mib", bodies, 1..=4095, "1 to 4095")?;
+        let store = set.store.or(file.store).ok_or(missing("store"))?;
+        let exchange = set.exchange.or(file.exchange);
+        apart(exchange.as_deref(), &store)?;
         let limit = set.run_limit.or(file.run_limit).unwrap_or(300);
         // A package's head alone takes half of the least.
         let mib = within("model-memory-mib", mib, 16..=1 << 20, "16 to 1048576")?;
@@ -177,11 +194,13 @@ impl ServeArgs {
                 .ok_or(missing("keyservice"))?,
             keyservice_id: id,
             keyservice_code: CodeIdentityDigest(code.0),
-            store: set.store.or(file.store).ok_or(missing("store"))?,
+            store,
             slots: within("slots", slots, 1..=256, "1 to 256")?,
             queue: within("queue", queue, 0..=65536, "0 to 65536")?,
             engine_threads: within("engine-threads", threads, 1..=256, "1 to 256")?,
             model_memory: mib.saturating_mul(1024 * 1024),
+            body_memory: bodies.saturating_mul(1024 * 1024),
+            exchange,
             run_limit: Duration::from_secs(within("run-limit", limit, 1..=3600, "1 to 3600")?),
             cache: set.cache.or(file.cache).map(|folder| (folder, cached)),
             trust: self.trust.or(file.trust),
@@ -192,6 +211,23 @@ impl ServeArgs {
             ),
         })
     }
+}
+
+/// Refuses an exchange that is the models' store, or around or inside it: whoever asks by reference names objects there.
+fn apart(exchange: Option<&Path>, store: &Path) -> Result<(), SettingsError> {
+    let Some(exchange) = exchange else {
+        return Ok(());
+    };
+    // A folder that is missing is told later, by its own error.
+    let real = |path: &Path| path.canonicalize().unwrap_or_else(|_| path.to_owned());
+    let (exchange, store) = (real(exchange), real(store));
+    if exchange.starts_with(&store) || store.starts_with(&exchange) {
+        return Err(SettingsError::Range(
+            "exchange",
+            "a folder apart from that of the models",
+        ));
+    }
+    Ok(())
 }
 
 /// Refuses an environment in which the engine would print shapes, names and times of what it computes.
@@ -253,6 +289,30 @@ mod tests {
         let cache: Vec<&str> = base.iter().copied().chain(cache).collect();
         let cache = resolve(&cache).unwrap().cache;
         assert_eq!(cache, Some((PathBuf::from("c"), 3 << 20)));
+    }
+
+    #[test]
+    fn the_exchange_is_apart_from_the_models() {
+        let id = "ab".repeat(32);
+        let with = |store: &str, exchange: &str| {
+            resolve(&[
+                "--keyservice",
+                "127.0.0.1:1",
+                "--keyservice-id",
+                &id,
+                "--keyservice-code",
+                &id,
+                "--store",
+                store,
+                "--exchange",
+                exchange,
+            ])
+        };
+        assert!(with("data/models", "data/exchange").is_ok());
+        for (store, exchange) in [("a", "a"), ("a", "a/b"), ("a/b", "a"), (".", "../.")] {
+            let refused = with(store, exchange).unwrap_err().to_string();
+            assert!(refused.contains("exchange must be"), "{refused}");
+        }
     }
 
     #[test]

@@ -142,6 +142,11 @@ impl Runtime {
         })
     }
 
+    /// Counts a refusal of a request that never came here.
+    pub fn count_refusal(&self, code: RefusalCode) {
+        self.metrics.refused(code);
+    }
+
     /// Serves one sealed request before `deadline`, and records in `span` which path it took, how long each step was, and how
     /// it ended: what the metrics count, and nothing else.
     ///
@@ -475,7 +480,7 @@ fn seal(
 }
 
 /// A refusal is the client's affair, unless this side, or what it depends on, did not do its work.
-fn outcome(code: RefusalCode) -> Outcome {
+pub(crate) fn outcome(code: RefusalCode) -> Outcome {
     match code {
         RefusalCode::Internal
         | RefusalCode::EngineFailed

@@ -3,6 +3,7 @@
 
 use std::error::Error;
 use std::ffi::OsString;
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 
@@ -21,7 +22,7 @@ use tokio::net::TcpListener;
 
 use crate::config::{Cli, CliCommand, Config};
 use crate::engine::Engine;
-use crate::http::{BOUNDS, Endpoints};
+use crate::http::{Endpoints, Exchange, bounds};
 use crate::keys::{FromKeyService, Keys};
 use crate::metrics::Metrics;
 use crate::models::Models;
@@ -105,11 +106,7 @@ where
     let traces = traces.map(|to| to.open("sesemi-semirt")).transpose()?;
     let folders = Paths {
         read: vec![config.store.clone()],
-        write: config
-            .cache
-            .iter()
-            .map(|(folder, _)| folder.clone())
-            .collect(),
+        write: written(&config),
     };
     sandbox::enter(folders, &config.trust)?;
     let engine = (engine.start)(prepared, config.engine_threads);
@@ -130,6 +127,12 @@ where
         .block_on(serve(config, engine, verifier, policy, attester))
 }
 
+/// The folders that are written to.
+fn written(config: &Config) -> Vec<PathBuf> {
+    let cache = config.cache.iter().map(|(folder, _)| folder);
+    cache.chain(&config.exchange).cloned().collect()
+}
+
 async fn serve(
     config: Config,
     engine: Arc<dyn Engine>,
@@ -139,6 +142,12 @@ async fn serve(
 ) -> Result<(), MainError> {
     let runtime = assemble(&config, engine, verifier.clone(), policy, attester.clone())?;
     let runtime = Arc::new(runtime);
+    let exchange = match &config.exchange {
+        None => None,
+        Some(folder) => Some(Exchange::new(Arc::new(LocalFileSystem::new_with_prefix(
+            folder,
+        )?))),
+    };
     let listener = TcpListener::bind(config.listen)
         .await
         .map_err(|e| MainError::Io(format!("the address {}", config.listen), e))?;
@@ -151,8 +160,9 @@ async fn serve(
     };
     let watching = tokio::spawn(end_if_it_hangs(runtime.watchdog().clone()));
     let refreshing = tokio::spawn(config.trust.clone().refresh(verifier));
-    let endpoints = Endpoints::new(runtime, stop.clone());
-    http::serve(listener, Arc::new(endpoints), BOUNDS, stop).await;
+    let endpoints = Endpoints::new(runtime, exchange, stop.clone());
+    let bounds = bounds(config.body_memory);
+    http::serve(listener, Arc::new(endpoints), bounds, stop).await;
     tending.abort();
     refreshing.abort();
     watching.abort();

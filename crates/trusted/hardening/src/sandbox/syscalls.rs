@@ -60,7 +60,7 @@ const NEEDED: &[c_long] = &[
     libc::SYS_fsync, libc::SYS_fdatasync, libc::SYS_ftruncate, libc::SYS_fallocate, libc::SYS_flock,
     libc::SYS_fcntl, libc::SYS_dup, libc::SYS_getdents64, libc::SYS_getcwd, libc::SYS_readlinkat,
     libc::SYS_faccessat, libc::SYS_faccessat2, libc::SYS_mkdirat, libc::SYS_unlinkat,
-    libc::SYS_renameat2, libc::SYS_fadvise64,
+    libc::SYS_renameat2, libc::SYS_linkat, libc::SYS_fadvise64,
     // Connections. Making a socket is below.
     libc::SYS_bind, libc::SYS_listen, libc::SYS_accept, libc::SYS_accept4, libc::SYS_connect,
     libc::SYS_getsockname, libc::SYS_getpeername, libc::SYS_getsockopt, libc::SYS_setsockopt,

@@ -1,5 +1,7 @@
 //! Requests through a whole runtime: real envelopes, real packages, the real engine; KeyService and store in memory.
 
+mod endpoint;
+
 use std::time::Duration;
 
 use object_store::memory::InMemory;
