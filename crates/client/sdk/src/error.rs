@@ -6,6 +6,7 @@ use sesemi_protocol::id::IdError;
 use sesemi_protocol::identity::IdentityError;
 use sesemi_protocol::package::PackageError;
 use sesemi_protocol::receipt::{Point, SignedError};
+use sesemi_protocol::reference::{ObjectName, ReferenceError};
 use sesemi_protocol::tensor::TensorError;
 use sesemi_protocol::wire::LockedStatus;
 use sesemi_protocol::{Digest, EntropyError, Isolation, ModelRef, Refusal, ServiceId};
@@ -98,6 +99,15 @@ pub enum Error {
     /// The object store failed.
     #[error("the object store failed")]
     Store(#[from] object_store::Error),
+    /// The object store did not answer in time.
+    #[error("the object store did not answer within {0} seconds")]
+    StoreTimedOut(u64),
+    /// A request by reference was answered by something else.
+    #[error("the answer to a request by reference is not of its form")]
+    Reference(#[from] ReferenceError),
+    /// A request by reference was answered with the name of another object than the one that was to be made.
+    #[error("the answer to a request by reference names another object: {0}")]
+    OtherObject(ObjectName),
     /// The gateway's address cannot be used.
     #[error("'{0}' is not an address of a gateway; write http://HOST:PORT")]
     GatewayAddress(String),

@@ -27,6 +27,7 @@
 pub mod audit;
 mod client;
 mod error;
+mod exchange;
 mod gateway;
 mod identity;
 mod isolation;
@@ -37,6 +38,7 @@ pub use client::{
     Trust, Unlocking, custodians_digest, look,
 };
 pub use error::Error;
+pub use exchange::Exchange;
 pub use gateway::Gateway;
 pub use identity::{Identity, IdentityFileError};
 pub use isolation::IsolationChange;

@@ -19,6 +19,7 @@ use sesemi_protocol::{
 use super::owner::sorted;
 use super::{Client, now};
 use crate::error::Error;
+use crate::exchange::Exchange;
 use crate::isolation::IsolationChange;
 
 /// Longest wait for an inference; a cold start is within it.
@@ -33,6 +34,13 @@ pub struct Inference {
     pub outputs: Vec<Tensor>,
     /// Which version served, which way the request took, and where the time went, as SeMIRT says inside the sealed response.
     pub report: Report,
+}
+
+/// How requests go out.
+struct Way<'w, T> {
+    gateway: &'w str,
+    exchange: Option<&'w Exchange>,
+    tamper: &'w T,
 }
 
 impl Client {
@@ -175,6 +183,26 @@ impl Client {
         self.infer_with(gateway, model, inputs, |_| {}).await
     }
 
+    /// Like [`Client::infer`], but what is too large to be sent, request or response, goes through an object store that the
+    /// instances share with their users.
+    ///
+    /// # Errors
+    /// As [`Client::infer`], and [`Error::Store`], [`Error::StoreTimedOut`], [`Error::Reference`] or [`Error::OtherObject`].
+    pub async fn infer_by_reference(
+        &self,
+        gateway: &str,
+        model: impl Into<ModelTarget>,
+        inputs: &[Tensor],
+        exchange: &Exchange,
+    ) -> Result<Inference, Error> {
+        let way = Way {
+            gateway,
+            exchange: Some(exchange),
+            tamper: &|_| {},
+        };
+        self.infer_on(&way, model.into(), inputs).await
+    }
+
     /// Like [`Client::infer`], with a hand on the sealed bytes before they leave: for tests of what tampering does.
     ///
     /// # Errors
@@ -186,20 +214,28 @@ impl Client {
         inputs: &[Tensor],
         tamper: impl Fn(&mut Vec<u8>),
     ) -> Result<Inference, Error> {
-        let model = model.into();
+        let way = Way {
+            gateway,
+            exchange: None,
+            tamper: &tamper,
+        };
+        self.infer_on(&way, model.into(), inputs).await
+    }
+
+    async fn infer_on(
+        &self,
+        way: &Way<'_, impl Fn(&mut Vec<u8>)>,
+        model: ModelTarget,
+        inputs: &[Tensor],
+    ) -> Result<Inference, Error> {
         let key = self.key_for(&model.model).await?;
-        let first = self
-            .infer_under(gateway, &model, key, inputs, &tamper)
-            .await;
+        let first = self.infer_under(way, &model, key, inputs).await;
         // Another client of this user may have rotated the key meanwhile.
         match first {
             Err(error) if is_about_the_key(&error) => {
                 self.forget_keys();
                 match self.key_for(&model.model).await {
-                    Ok(other) if other != key => {
-                        self.infer_under(gateway, &model, other, inputs, &tamper)
-                            .await
-                    }
+                    Ok(other) if other != key => self.infer_under(way, &model, other, inputs).await,
                     _ => Err(error),
                 }
             }
@@ -209,11 +245,10 @@ impl Client {
 
     async fn infer_under(
         &self,
-        gateway: &str,
+        way: &Way<'_, impl Fn(&mut Vec<u8>)>,
         model: &ModelTarget,
         key: RequestKeyName,
         inputs: &[Tensor],
-        tamper: &impl Fn(&mut Vec<u8>),
     ) -> Result<Inference, Error> {
         let route = Route {
             user: self.id(),
@@ -231,11 +266,15 @@ impl Client {
             .identity
             .request_key(&scope_of(key, &model.model), key.epoch)?;
         let mut sealed = seal_request(&key, route, &content, &self.entropy)?;
-        tamper(&mut sealed.bytes);
-        let response = self
-            .gateway
-            .send(gateway, model, sealed.bytes, INFERENCE)
-            .await?;
+        (way.tamper)(&mut sealed.bytes);
+        let (to, bytes) = (way.gateway, sealed.bytes);
+        let response = match way.exchange.filter(|it| it.is_for(bytes.len())) {
+            None => self.gateway.send(to, model, bytes, INFERENCE).await?,
+            Some(exchange) => {
+                let sent = exchange.send(&self.gateway, to, model, bytes, INFERENCE, &self.entropy);
+                sent.await?
+            }
+        };
         let answer = sealed.pending.open(response)?;
         Ok(Inference {
             outputs: answer.outcome.map_err(Error::Refused)?,
