@@ -285,7 +285,10 @@ async fn a_failed_release_or_load_leaves_nothing_and_the_next_request_is_served(
         .outcome
         .unwrap_err();
     assert_eq!(refusal.code, RefusalCode::ModelUnavailable);
-    assert_eq!(runtime.models.used(), 0, "its memory is given back");
+    // Its memory is given back, on a thread that may be kept waiting.
+    while runtime.models.used() > 0 {
+        tokio::task::yield_now().await;
+    }
 
     put(&store, 1, package(1)).await;
     assert!(ask(&runtime, 1, &[1.0; 30]).await.unwrap().outcome.is_ok());
