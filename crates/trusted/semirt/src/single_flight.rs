@@ -76,14 +76,17 @@ where
             key,
             flights: self.flights.clone(),
         };
-        let task = spawn(async move {
-            // Dropped however the fetch ends, also by a panic: the entry never outlives it.
-            let _landing = landing;
-            fetch.await
-        });
-        async move { task.await.unwrap_or_else(|_| Err(Ended.into())) }
-            .boxed()
-            .shared()
+        // By whoever polls it first, which is the caller that is about to, and not under the lock: a runtime that is shutting
+        // down drops the task at once, and that takes the lock.
+        let flight = async move {
+            let task = spawn(async move {
+                // Dropped however the fetch ends, also by a panic: the entry never outlives it.
+                let _landing = landing;
+                fetch.await
+            });
+            task.await.unwrap_or_else(|_| Err(Ended.into()))
+        };
+        flight.boxed().shared()
     }
 }
 
@@ -100,7 +103,9 @@ struct Landing<K: Hash + Eq, V, E> {
 
 impl<K: Hash + Eq, V, E> Drop for Landing<K, V, E> {
     fn drop(&mut self) {
-        lock(&self.flights).remove(&self.key);
+        // What it brought is dropped outside the lock.
+        let landed = lock(&self.flights).remove(&self.key);
+        drop(landed);
     }
 }
 

@@ -48,7 +48,12 @@ impl Chance {
 
     /// True in `percent` of all cases.
     pub(crate) fn of(&self, percent: u64) -> bool {
-        self.failing.load(Ordering::SeqCst) && self.below(100) < percent
+        self.in_thousand(10 * percent)
+    }
+
+    /// True in so many of a thousand cases.
+    fn in_thousand(&self, cases: u64) -> bool {
+        self.failing.load(Ordering::SeqCst) && self.below(1000) < cases
     }
 
     /// A number below `bound` (SplitMix64; S. Vigna, 2015).
@@ -170,13 +175,13 @@ impl ObjectStore for FaultyStore {
         location: &Path,
         options: GetOptions,
     ) -> object_store::Result<GetResult> {
-        if self.chance.of(2) {
+        if self.chance.in_thousand(4) {
             return Err(object_store::Error::Generic {
                 store: "faulty",
                 source: "it is down".into(),
             });
         }
-        if self.chance.of(2) {
+        if self.chance.in_thousand(4) {
             tokio::time::sleep(Duration::from_millis(self.chance.below(300))).await;
         }
         let answer = self.inner.get_opts(location, options).await?;
@@ -187,10 +192,10 @@ impl ObjectStore for FaultyStore {
         );
         let extensions = answer.extensions.clone();
         let mut pieces = answer.into_stream();
-        if self.chance.of(2) {
+        if self.chance.in_thousand(4) {
             let kept = self.chance.below(50) as usize;
             pieces = pieces.take(kept).boxed();
-        } else if self.chance.of(2) {
+        } else if self.chance.in_thousand(4) {
             let place = self.chance.below(50) as usize;
             let changed = pieces.enumerate().map(move |(index, piece)| {
                 let piece = piece?;
