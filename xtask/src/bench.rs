@@ -2,6 +2,8 @@
 
 pub(crate) mod attest;
 pub(crate) mod keyservice;
+pub(crate) mod serving;
+mod table;
 
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -33,6 +35,7 @@ pub(crate) fn demo(json: &Path, runs: u32) -> Outcome<()> {
         machine,
         commit,
         tee: tee_of(&results)?,
+        engines: Vec::new(),
         threads: None,
         command: format!("cargo xtask bench demo --json FILE --runs {runs}"),
         figures: TIMES
@@ -97,6 +100,7 @@ fn measured<R: DeserializeOwned>(
         machine,
         commit,
         tee,
+        engines: Vec::new(),
         threads,
         command: format!("cargo xtask bench {what} --json FILE {}", how.join(" ")),
         figures,

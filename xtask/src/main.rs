@@ -29,6 +29,8 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+use crate::bench::serving::Setting;
+
 /// What a chore gives back: a failure is one sentence for the person at the terminal.
 type Outcome<T> = Result<T, String>;
 
@@ -136,7 +138,41 @@ enum Bench {
         #[arg(long, value_name = "N", default_value_t = 5, value_parser = clap::value_parser!(u32).range(1..=1000))]
         rounds: u32,
     },
+    /// Time a hot request next to a run of the engine alone.
+    ///
+    /// SeMIRT runs as a simulated enclave, requests are sealed and go over loopback; the engine alone runs in the measuring process, with
+    /// the same threads, form and inputs, in turns with the requests. `hot.tiny_ms` is a request for a model that takes no time itself.
+    #[command(after_help = SERVING_EXAMPLES)]
+    Hot(Setting),
+    /// Time the first request of an instance, from the start of its process, next to the bound: 2 ms for a process, and the engine's own
+    /// start, decryption, load and first run in a process that does nothing else.
+    #[command(after_help = SERVING_EXAMPLES)]
+    Cold(Setting),
+    /// Time a switch of models in a live instance next to decryption, load and first run of the engine alone.
+    #[command(after_help = SERVING_EXAMPLES)]
+    Warm(Setting),
+    /// Compare the memory of four requests at once with that of one, and of an instance with four slots with that of four instances.
+    #[command(after_help = SERVING_EXAMPLES)]
+    Memory(Setting),
+    /// Count what four callers get served a second, next to four callers of the engine alone.
+    #[command(after_help = SERVING_EXAMPLES)]
+    Throughput(Setting),
+    /// Serve very many hot requests, and see whether memory grows.
+    #[command(after_help = "Examples:
+  cargo xtask bench soak --json soak.json
+  cargo xtask bench soak --requests 20000 --engine rten  # a quick look")]
+    Soak {
+        #[command(flatten)]
+        setting: Setting,
+        /// How many requests.
+        #[arg(long, value_name = "N", default_value_t = 1_000_000, value_parser = clap::value_parser!(u32).range(1_000..))]
+        requests: u32,
+    },
 }
+
+const SERVING_EXAMPLES: &str = "Examples:
+  cargo xtask bench hot --json hot.json
+  cargo xtask bench cold --engine rten --model mobilenetv1 --runs 5   # a quick look";
 
 const KEYSERVICE_EXAMPLES: &str = "Examples:
   cargo xtask bench keyservice --json keyservice.json
@@ -160,6 +196,17 @@ fn main() -> ExitCode {
             grants,
             rounds,
         }) => bench::keyservice::run(json.as_deref(), grants, rounds),
+        Chore::Bench(Bench::Hot(setting)) => bench::serving::run("hot", &setting, &[]),
+        Chore::Bench(Bench::Cold(setting)) => bench::serving::run("cold", &setting, &[]),
+        Chore::Bench(Bench::Warm(setting)) => bench::serving::run("warm", &setting, &[]),
+        Chore::Bench(Bench::Memory(setting)) => bench::serving::run("memory", &setting, &[]),
+        Chore::Bench(Bench::Throughput(setting)) => {
+            bench::serving::run("throughput", &setting, &[])
+        }
+        Chore::Bench(Bench::Soak { setting, requests }) => {
+            let more = ["--requests".to_owned(), requests.to_string()];
+            bench::serving::run("soak", &setting, &more)
+        }
         Chore::Crash(Crash::Keyservice { kills, seed, json }) => {
             crash::keyservice(kills, seed, json.as_deref())
         }

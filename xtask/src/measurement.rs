@@ -19,6 +19,9 @@ pub(crate) struct Measurement {
     pub(crate) commit: String,
     /// Which TEE it ran in. A simulated one is called so.
     pub(crate) tee: String,
+    /// Which engines ran the models, where that was the question.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(crate) engines: Vec<String>,
     /// How many threads, on as many cores, shared the work, where that was fixed; none if every program took what it wanted.
     pub(crate) threads: Option<u32>,
     /// How to repeat it.
@@ -135,6 +138,7 @@ mod tests {
             machine: "Some CPU, 2 cores".into(),
             commit: "0123456789ab-dirty".into(),
             tee: "simulated".into(),
+            engines: Vec::new(),
             threads: None,
             command: "cargo xtask bench demo --runs 3".into(),
             figures: vec![Figure::of("demo.cold_ms", "ms", &[30.5, 10.0, 20.25]).unwrap()],

@@ -66,6 +66,22 @@ pub(crate) enum BenchError {
     Cbor(#[from] CborError),
     #[error("the sample of {} is not what it should be", .0.as_str())]
     Sample(TeeKind),
+    #[error("SeMIRT or KeyService did not do what a client asked for")]
+    Client(#[from] sesemi::Error),
+    #[error(transparent)]
+    Compile(#[from] sesemi_compile::CompileError),
+    #[error(transparent)]
+    Model(#[from] sesemi_onnx::OnnxError),
+    #[error("the engine alone failed")]
+    Engine(#[from] sesemi_semirt::engine::EngineError),
+    #[error(transparent)]
+    Library(#[from] sesemi_onnxruntime::LibraryError),
+    #[error(transparent)]
+    Engines(#[from] sesemi_engines::EngineError),
+    #[error("a package cannot be sealed or opened")]
+    Package(#[from] sesemi_protocol::package::PackageError),
+    #[error("the folder of models cannot be used")]
+    Store(#[from] object_store::Error),
     /// The other side did something that the measurement is not about.
     #[error("{0}")]
     Unexpected(&'static str),

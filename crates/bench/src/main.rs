@@ -13,8 +13,10 @@
 mod attest;
 mod enclave;
 mod error;
+mod figures;
 mod keyservice;
 mod service;
+mod serving;
 mod stopwatch;
 
 use std::io::Write as _;
@@ -62,6 +64,17 @@ enum What {
         #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
         rounds: u32,
     },
+    #[command(flatten)]
+    Serving(serving::Serving),
+    /// Says where the library of ONNX Runtime is, or null.
+    #[command(hide = true)]
+    Library,
+    /// Starts an engine in a process of its own; used by `cold`.
+    #[command(hide = true)]
+    Bound(serving::BoundArgs),
+    /// Launches instances; used by all that measure them.
+    #[command(hide = true)]
+    Launcher(serving::LauncherArgs),
     /// Opens a state in a process of its own; used by `keyservice`.
     #[command(hide = true)]
     KeyserviceStart {
@@ -80,6 +93,10 @@ fn main() -> ExitCode {
         What::Keyservice { grants, rounds } => {
             keyservice::run(grants as usize, rounds as usize).and_then(|report| print(&report))
         }
+        What::Serving(what) => serving::run(what).and_then(|report| print(&report)),
+        What::Library => serving::library().and_then(|library| print(&library)),
+        What::Bound(args) => serving::bound(&args).and_then(|pieces| print(&pieces)),
+        What::Launcher(args) => serving::launcher(&args),
         What::KeyserviceStart {
             machine,
             state,

@@ -172,6 +172,7 @@ mod tests {
             machine: "Some CPU, 2 cores".into(),
             commit: "0123456789ab".into(),
             tee: "simulated".into(),
+            engines: Vec::new(),
             threads: Some(1),
             command: String::new(),
             figures: figures(&report()).unwrap(),

@@ -19,9 +19,10 @@ use sesemi_protocol::{
     SigningIdentity,
 };
 
-use super::{Samples, p50_p99};
+use super::p50_p99;
 use crate::enclave::Lab;
 use crate::error::BenchError;
+use crate::figures::Samples;
 use crate::service::{Principal, Running, order};
 use crate::stopwatch::Stopwatch;
 

@@ -13,60 +13,16 @@ pub(crate) mod start;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 
-use serde::Serialize;
 use sesemi_keyservice::start::{DATABASE, SNAPSHOTS};
 
 use crate::enclave::Lab;
 use crate::error::BenchError;
+use crate::figures::{Report, Samples};
 
 /// What `stat` counts blocks in, in bytes.
 const BLOCK: u64 = 512;
 /// Grants of the small state that the large one is compared with.
 const FEW: usize = 1_000;
-
-/// What was measured, for `cargo xtask bench keyservice`.
-#[derive(Debug, Serialize)]
-pub(crate) struct Report {
-    /// The TEE that the enclaves ran in.
-    tee: &'static str,
-    metrics: Vec<Samples>,
-}
-
-/// The samples of one figure.
-#[derive(Debug, Serialize)]
-pub(crate) struct Samples {
-    name: &'static str,
-    unit: &'static str,
-    at_most: Option<f64>,
-    at_least: Option<f64>,
-    samples: Vec<f64>,
-}
-
-impl Samples {
-    fn new(name: &'static str, unit: &'static str, samples: Vec<f64>) -> Self {
-        Self {
-            name,
-            unit,
-            at_most: None,
-            at_least: None,
-            samples,
-        }
-    }
-
-    fn at_most(self, aim: f64) -> Self {
-        Self {
-            at_most: Some(aim),
-            ..self
-        }
-    }
-
-    fn at_least(self, aim: f64) -> Self {
-        Self {
-            at_least: Some(aim),
-            ..self
-        }
-    }
-}
 
 /// Measures with so many grants; every figure has `rounds` samples.
 pub(crate) fn run(grants: usize, rounds: usize) -> Result<Report, BenchError> {
@@ -85,6 +41,8 @@ pub(crate) fn run(grants: usize, rounds: usize) -> Result<Report, BenchError> {
     metrics.extend(release::measure(&lab, &few, &many, rounds)?);
     Ok(Report {
         tee: sesemi_testkit::enclave::NAME,
+        engine: None,
+        threads: None,
         metrics,
     })
 }

@@ -12,9 +12,10 @@ use sesemi_protocol::wire::{CallBody, ReplyBody};
 use sesemi_protocol::{ModelVersion, VersionSelector};
 
 use super::build::{Shape, State, user};
-use super::{Samples, p50_p99};
+use super::p50_p99;
 use crate::enclave::Lab;
 use crate::error::BenchError;
+use crate::figures::Samples;
 use crate::service::{ANSWER, Running};
 use crate::stay_on_this_core;
 use crate::stopwatch::Stopwatch;

@@ -9,10 +9,10 @@ use serde::{Deserialize, Serialize};
 use sesemi_keyservice::metrics::Metrics;
 use sesemi_protocol::SigningIdentity;
 
-use super::Samples;
 use super::build::State;
 use crate::enclave::Lab;
 use crate::error::BenchError;
+use crate::figures::Samples;
 use crate::service::{Principal, open, order, setup};
 
 /// Commands after the snapshot, before the kill.

@@ -1,0 +1,203 @@
+//! Very many hot requests, and whether the instance's memory grows with them.
+//!
+//! Memory is looked at again and again. The first tenth of the requests, in which pools fill, does not count. Of the others, the means of
+//! twenty stretches are fitted with a line: neighbouring looks are not independent of each other, means of long stretches nearly are.
+//! The line's slope is noise if it is within its standard error times Student's t for 95 %.
+
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use super::callers::at_once;
+use super::instance::Launcher;
+use super::memory::resident_kib;
+use super::model::Prepared;
+use super::site::{Caller, Site};
+use super::{Plan, WARM_UP, bar, budget_mib};
+use crate::error::BenchError;
+use crate::figures::Samples;
+
+/// Callers at once.
+const CALLERS: usize = 2;
+/// Times that memory is looked at.
+const LOOKS: usize = 2_000;
+/// Stretches whose means are fitted.
+const STRETCHES: usize = 20;
+/// Student's t for 95 % and two fewer degrees of freedom than stretches.
+const T: f64 = 2.101;
+/// Requests that a slope is for.
+const PER: f64 = 1e5;
+
+/// After so many requests, so much memory, in KiB.
+type Look = (f64, f64);
+
+pub(super) fn measure(plan: &Plan, requests: usize) -> Result<Vec<Samples>, BenchError> {
+    let local = plan.chosen.start()?;
+    let mut site = Site::new()?;
+    let mut launcher = Launcher::start(&plan.chosen, &site.lab.machine)?;
+    let mut all = Vec::new();
+    for model in &plan.models {
+        let prepared = model.prepare(&local)?;
+        let looks = looks(plan, &mut site, &mut launcher, &prepared, requests)?;
+        let line = fit(&stretches(&looks));
+        let line = line.ok_or(BenchError::Unexpected("too few requests to fit a line"))?;
+        let name = |what: &str| plan.chosen.figure(what, *model);
+        let memory = looks.iter().map(|look| look.1 / 1024.0).collect();
+        all.extend([
+            Samples::new(
+                name("soak.slope_over_noise"),
+                "times",
+                vec![line.over_noise()],
+            )
+            .at_most(1.0),
+            Samples::new(
+                name("soak.rss_slope_kib_per_1e5"),
+                "KiB",
+                vec![line.slope * PER],
+            ),
+            Samples::new(
+                name("soak.rss_slope_error_kib_per_1e5"),
+                "KiB",
+                vec![line.error * PER],
+            ),
+            Samples::new(name("soak.rss_mib"), "MiB", memory),
+            Samples::new(name("soak.requests"), "requests", vec![requests as f64]),
+        ]);
+    }
+    Ok(all)
+}
+
+fn looks(
+    plan: &Plan,
+    site: &mut Site,
+    launcher: &mut Launcher,
+    prepared: &Prepared,
+    requests: usize,
+) -> Result<Vec<Look>, BenchError> {
+    let pushed = site.push(prepared, 1)?;
+    let users = (0..CALLERS).map(|_| site.user(std::slice::from_ref(&pushed), launcher.code));
+    let users = users.collect::<Result<Vec<_>, _>>()?;
+    let memory = budget_mib(prepared, 1);
+    let instance = launcher.launch(&site.arguments(&plan.chosen, CALLERS, memory))?;
+    let call = |user: &Caller| {
+        let answer = user.call(&instance.gateway, &pushed, &prepared.inputs);
+        answer.map(drop)
+    };
+    let (_, users) = at_once(users, |user| (0..WARM_UP).try_for_each(|_| call(user)))?;
+
+    let shown = bar("soak", requests);
+    let (done, looks) = (AtomicUsize::new(0), Mutex::new(Vec::with_capacity(LOOKS)));
+    let every = requests.div_ceil(LOOKS);
+    at_once(users, |user| {
+        loop {
+            let before = done.fetch_add(1, Ordering::Relaxed);
+            if before >= requests {
+                return Ok(());
+            }
+            call(user)?;
+            if before % every == 0 {
+                let look = (before as f64, resident_kib(instance.pid)?);
+                looks.lock().unwrap_or_else(|it| it.into_inner()).push(look);
+                shown.set_position(before as u64);
+            }
+        }
+    })?;
+    shown.finish_and_clear();
+    launcher.stop_all()?;
+    let mut looks = looks.into_inner().unwrap_or_else(|it| it.into_inner());
+    looks.sort_by(|a, b| a.0.total_cmp(&b.0));
+    Ok(looks)
+}
+
+/// The means of equal stretches, without the first tenth.
+fn stretches(looks: &[Look]) -> Vec<Look> {
+    let counted = looks.get(looks.len() / 10..).unwrap_or_default();
+    let length = counted.len() / STRETCHES;
+    let mean = |stretch: &[Look], of: fn(&Look) -> f64| {
+        stretch.iter().map(of).sum::<f64>() / stretch.len() as f64
+    };
+    let stretches = counted.chunks_exact(length.max(1)).take(STRETCHES);
+    stretches
+        .map(|it| (mean(it, |look| look.0), mean(it, |look| look.1)))
+        .collect()
+}
+
+/// A line through points, in KiB for each request.
+#[derive(Debug)]
+struct Line {
+    slope: f64,
+    /// Standard error of the slope.
+    error: f64,
+}
+
+impl Line {
+    /// How many times the largest slope that is noise: 1 at most if zero is within noise.
+    fn over_noise(&self) -> f64 {
+        let noise = T * self.error;
+        if self.slope == 0.0 {
+            0.0
+        } else {
+            self.slope.abs() / noise
+        }
+    }
+}
+
+/// Least squares. None without enough points.
+fn fit(points: &[Look]) -> Option<Line> {
+    let degrees = points.len().checked_sub(2).filter(|it| *it > 0)? as f64;
+    let count = points.len() as f64;
+    let (x, y) = points
+        .iter()
+        .fold((0.0, 0.0), |sum, it| (sum.0 + it.0, sum.1 + it.1));
+    let (x, y) = (x / count, y / count);
+    let width: f64 = points.iter().map(|it| (it.0 - x).powi(2)).sum();
+    let both: f64 = points.iter().map(|it| (it.0 - x) * (it.1 - y)).sum();
+    let slope = both / width;
+    let off = points.iter().map(|it| it.1 - y - slope * (it.0 - x));
+    let off: f64 = off.map(|it| it.powi(2)).sum();
+    let error = (off / degrees / width).sqrt();
+    slope.is_finite().then_some(Line { slope, error })
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+
+    use super::*;
+
+    fn looks(memory: impl Fn(f64) -> f64) -> Vec<Look> {
+        let at = |look| f64::from(look) * 500.0;
+        (0..2_000)
+            .map(|look| (at(look), memory(at(look))))
+            .collect()
+    }
+
+    /// Something that goes up and down, with no end.
+    fn noise(at: f64) -> f64 {
+        (at * 0.7).sin() * 40.0
+    }
+
+    #[test]
+    fn memory_that_goes_up_and_down_has_no_slope_and_memory_that_grows_has() {
+        let line = |growth: f64| {
+            let looks = looks(|at| 50_000.0 + noise(at) + at * growth);
+            fit(&stretches(&looks)).unwrap()
+        };
+        assert!(line(0.0).over_noise() <= 1.0, "{:?}", line(0.0));
+        // 100 KiB in 100 000 requests.
+        let grows = line(1e-3);
+        assert!(grows.over_noise() > 1.0, "{grows:?}");
+        assert!((grows.slope * PER - 100.0).abs() < 5.0, "{grows:?}");
+    }
+
+    #[test]
+    fn what_fills_up_at_first_does_not_count() {
+        let looks = looks(|at| if at < 90_000.0 { at } else { 90_000.0 });
+        let line = fit(&stretches(&looks)).unwrap();
+        assert!(line.slope == 0.0 && line.over_noise() == 0.0, "{line:?}");
+    }
+
+    #[test]
+    fn two_points_make_no_error() {
+        assert!(fit(&[(0.0, 1.0), (1.0, 2.0)]).is_none());
+    }
+}
