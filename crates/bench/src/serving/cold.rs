@@ -8,7 +8,7 @@ use sesemi::{ModelRef, Path};
 use super::bound::{Pieces, Sealed, in_a_new_process, ms};
 use super::engine::Local;
 use super::instance::Launcher;
-use super::model::{Model, Prepared};
+use super::model::Prepared;
 use super::site::{Caller, Site};
 use super::steps::{Steps, explaining, of_bound};
 use super::{Alone, Plan, budget_mib, load, must_agree};

@@ -88,10 +88,10 @@ fn load(
     let described = described.ok_or_else(|| CompileError::Model("there is no form".into()))?;
     if !engine.takes(&described) {
         return Err(CompileError::Model(format!(
-            "{} does not run the form {} for {} here",
+            "{} does not run the form {:?} for {:?} here",
             engine.name(),
-            form.format.as_str(),
-            form.instruction_set.as_str()
+            form.format,
+            form.instruction_set
         )));
     }
     let model = engine.load(&manifest, &described, form.parts.clone())?;
