@@ -11,7 +11,7 @@ use super::instance::Launcher;
 use super::model::Prepared;
 use super::site::{Caller, Site};
 use super::steps::{Steps, explaining, of_bound};
-use super::{Alone, Plan, budget_mib, load, must_agree};
+use super::{Alone, ENOUGH_MIB, Plan, load, must_agree};
 use crate::error::BenchError;
 use crate::figures::Samples;
 
@@ -73,7 +73,7 @@ impl<'p> Cold<'p> {
             plan,
             prepared,
             caller: site.user(std::slice::from_ref(&pushed), launcher.code)?,
-            arguments: site.arguments(&plan.chosen, 1, budget_mib(prepared, 1)),
+            arguments: site.arguments(&plan.chosen, 1, ENOUGH_MIB),
             pushed,
             package,
             sealed,

@@ -8,7 +8,7 @@ use super::instance::Launcher;
 use super::model::Model;
 use super::site::Site;
 use super::steps::Steps;
-use super::{Alone, Plan, WARM_UP, budget_mib, load, must_agree};
+use super::{Alone, ENOUGH_MIB, Plan, WARM_UP, load, must_agree};
 use crate::error::BenchError;
 use crate::figures::Samples;
 
@@ -45,8 +45,7 @@ fn measure_model(
     let caller = site.user(std::slice::from_ref(&pushed), launcher.code)?;
     let loaded = load(local, &prepared)?;
     let mut alone = Alone::of(&*loaded, &prepared)?;
-    let memory = budget_mib(&prepared, 1);
-    let instance = launcher.launch(&site.arguments(chosen, 1, memory))?;
+    let instance = launcher.launch(&site.arguments(chosen, 1, ENOUGH_MIB))?;
     let call = || caller.call(&instance.gateway, &pushed, &prepared.inputs);
     for _ in 0..WARM_UP {
         must_agree(&alone.run()?.1, &call()?.1.outputs)?;

@@ -10,7 +10,7 @@ use super::callers::at_once;
 use super::instance::{Instance, Launcher};
 use super::model::Prepared;
 use super::site::{Caller, Site};
-use super::{CALLERS, Plan, budget_mib};
+use super::{CALLERS, ENOUGH_MIB, Plan};
 use crate::error::BenchError;
 use crate::figures::Samples;
 
@@ -40,8 +40,7 @@ fn measure_model(
     let pushed = site.push(prepared, 1)?;
     let users = (0..CALLERS).map(|_| site.user(std::slice::from_ref(&pushed), launcher.code));
     let users = users.collect::<Result<Vec<_>, _>>()?;
-    let memory = budget_mib(prepared, 1);
-    let arguments = |slots| site.arguments(&plan.chosen, slots, memory);
+    let arguments = |slots| site.arguments(&plan.chosen, slots, ENOUGH_MIB);
     let (shared, single) = (arguments(CALLERS), arguments(1));
     let mut bench = Bench {
         prepared,

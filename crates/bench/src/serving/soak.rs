@@ -12,7 +12,7 @@ use super::instance::Launcher;
 use super::memory::resident_kib;
 use super::model::Prepared;
 use super::site::{Caller, Site};
-use super::{Plan, WARM_UP, bar, budget_mib};
+use super::{ENOUGH_MIB, Plan, WARM_UP, bar};
 use crate::error::BenchError;
 use crate::figures::Samples;
 
@@ -76,8 +76,7 @@ fn looks(
     let pushed = site.push(prepared, 1)?;
     let users = (0..CALLERS).map(|_| site.user(std::slice::from_ref(&pushed), launcher.code));
     let users = users.collect::<Result<Vec<_>, _>>()?;
-    let memory = budget_mib(prepared, 1);
-    let instance = launcher.launch(&site.arguments(&plan.chosen, CALLERS, memory))?;
+    let instance = launcher.launch(&site.arguments(&plan.chosen, CALLERS, ENOUGH_MIB))?;
     let call = |user: &Caller| {
         let answer = user.call(&instance.gateway, &pushed, &prepared.inputs);
         answer.map(drop)

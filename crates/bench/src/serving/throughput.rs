@@ -5,7 +5,7 @@ use super::engine::Local;
 use super::instance::Launcher;
 use super::model::Prepared;
 use super::site::Site;
-use super::{Alone, CALLERS, Plan, WARM_UP, budget_mib, load};
+use super::{Alone, CALLERS, ENOUGH_MIB, Plan, WARM_UP, load};
 use crate::error::BenchError;
 use crate::figures::Samples;
 
@@ -45,8 +45,7 @@ fn measure_model(
     let loaded = load(local, prepared)?;
     let alone = (0..CALLERS).map(|_| Alone::of(&*loaded, prepared));
     let mut alone = alone.collect::<Result<Vec<_>, _>>()?;
-    let memory = budget_mib(prepared, 1);
-    let instance = launcher.launch(&site.arguments(&plan.chosen, CALLERS, memory))?;
+    let instance = launcher.launch(&site.arguments(&plan.chosen, CALLERS, ENOUGH_MIB))?;
     let serve = |users, each: usize| {
         at_once(users, |user: &mut super::site::Caller| {
             for _ in 0..each {

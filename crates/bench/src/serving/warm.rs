@@ -9,7 +9,7 @@ use super::instance::Launcher;
 use super::model::{Model, Prepared};
 use super::site::Site;
 use super::steps::{Steps, of_bound};
-use super::{Plan, budget_mib};
+use super::{Plan, room_for_one_mib};
 use crate::error::BenchError;
 use crate::figures::Samples;
 
@@ -46,7 +46,7 @@ fn measure_model(
     let versions = [site.push(prepared, 1)?, site.push(prepared, 2)?];
     let caller = site.user(&versions, launcher.code)?;
     let sealed = Sealed::of(prepared)?;
-    let arguments = site.arguments(&plan.chosen, 1, budget_mib(prepared, 1));
+    let arguments = site.arguments(&plan.chosen, 1, room_for_one_mib(prepared));
     let instance = launcher.launch(&arguments)?;
     let call = |model: &ModelRef| caller.call(&instance.gateway, model, &prepared.inputs);
     // Both keys are there from then on.
