@@ -34,15 +34,14 @@ pub(crate) const BINARIES: [Binary; 6] = [
     binary("sesemi-cli", "sesemi", false),
 ];
 
-/// SeMIRT with the embedded engine.
-pub(crate) const SEMIRT: Binary = binary("sesemi-semirt", "sesemi-semirt", true);
-
-/// SeMIRT with ONNX Runtime, which is a shared library: the program is dynamic.
-pub(crate) const SEMIRT_ONNXRUNTIME: Binary =
-    binary("sesemi-onnxruntime", "sesemi-semirt-onnxruntime", true);
-
 /// The program that measures. It is a tool: not built with the others, not part of the product.
 pub(crate) const BENCH: Binary = binary("sesemi-bench", "sesemi-bench", false);
+
+/// The same with every engine in it, some of which map a library.
+pub(crate) const BENCH_WITH_ENGINES: Binary = Binary {
+    maps_library: true,
+    ..BENCH
+};
 
 /// The program that kills KeyService: a tool like it.
 pub(crate) const CRASH: Binary = binary("sesemi-crash", "sesemi-crash", false);

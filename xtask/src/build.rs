@@ -83,18 +83,6 @@ pub(crate) fn build_tool(tool: &Binary) -> Outcome<PathBuf> {
     Ok(workspace.release_folder().join(tool.name))
 }
 
-/// Builds a program that loads a shared library, which a static one cannot.
-pub(crate) fn build_dynamic(program: &Binary) -> Outcome<PathBuf> {
-    let workspace = Workspace::load()?;
-    supported(&workspace.host)?;
-    note_overridden_flags();
-    let name = format!("cargo's build of {}", program.name);
-    let mut cargo = cargo_build(&workspace.host, &[program]);
-    cargo.env_remove(flags_variable(&workspace.host));
-    workspace::run(&name, &mut cargo)?;
-    Ok(workspace.release_folder().join(program.name))
-}
-
 fn supported(host: &str) -> Outcome<()> {
     if host.split('-').any(|part| part == "linux") {
         return Ok(());

@@ -62,6 +62,7 @@ pub(crate) fn keyservice(kills: u32, seed: Option<u64>, json: Option<&Path>) -> 
         machine,
         commit,
         tee: "simulated".into(),
+        engines: Vec::new(),
         threads: None,
         command: format!(
             "cargo xtask crash keyservice --kills {kills} --seed {} --json FILE",

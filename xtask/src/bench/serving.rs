@@ -1,7 +1,7 @@
 //! `cargo xtask bench hot|cold|warm|memory|throughput|soak`: how fast SeMIRT serves, with each engine that is there.
 //!
-//! An engine can be a shared library, which a static program cannot load. So the program that measures is dynamic here, and so is the
-//! SeMIRT of such an engine; the one with the embedded engine is static as it is deployed.
+//! SeMIRT is built as it is deployed. The program that measures has every engine in it, also one that is a shared library, so it is
+//! dynamic here.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -9,7 +9,7 @@ use std::process::Command;
 use clap::{Args, ValueEnum};
 
 use super::table::{Explanations, Report, in_words};
-use crate::binaries::{BENCH, SEMIRT, SEMIRT_ONNXRUNTIME};
+use crate::binaries::BENCH_WITH_ENGINES;
 use crate::measurement::{self, Measurement};
 use crate::{Outcome, build};
 
@@ -20,6 +20,16 @@ pub(crate) enum Engine {
     Rten,
     /// ONNX Runtime; its library is installed by `sesemi engines install`.
     Onnxruntime,
+}
+
+impl Engine {
+    /// SeMIRT with this engine.
+    fn program(self) -> &'static str {
+        match self {
+            Self::Rten => "sesemi-semirt",
+            Self::Onnxruntime => "sesemi-semirt-onnxruntime",
+        }
+    }
 }
 
 /// What every measurement of serving can be told.
@@ -48,7 +58,7 @@ pub(crate) struct Setting {
 /// The command `what`, with `more` arguments of its own.
 pub(crate) fn run(what: &str, setting: &Setting, more: &[String]) -> Outcome<()> {
     let (machine, commit) = (measurement::machine()?, measurement::commit()?);
-    let program = build::build_dynamic(&BENCH)?;
+    let program = build::build_tool(&BENCH_WITH_ENGINES)?;
     let library = library(&program)?;
     let engines = engines(setting, library.is_some())?;
     let how = arguments(setting, more);
@@ -67,15 +77,12 @@ pub(crate) fn run(what: &str, setting: &Setting, more: &[String]) -> Outcome<()>
         command.arg(what).args(&how);
         let name = engine.to_possible_value().ok_or("an engine has no name")?;
         command.args(["--engine", name.get_name(), "--semirt"]);
-        command.arg(match engine {
-            Engine::Rten => build::build_tool(&SEMIRT)?,
-            Engine::Onnxruntime => build::build_dynamic(&SEMIRT_ONNXRUNTIME)?,
-        });
+        command.arg(build::build_one(engine.program())?);
         let report: Report = super::samples(&mut command)?;
         measured.figures.extend(report.figures()?);
         explanations.append(&mut report.explanations());
         measured.engines.extend(report.engine);
-        measured.tee = report.tee;
+        (measured.tee, measured.threads) = (report.tee, report.threads);
     }
     let json = setting.json.as_deref();
     super::tell(&measured, &in_words(&measured, &explanations), json)
