@@ -101,3 +101,37 @@ fn refusal(error: StoreError) -> Refusal {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use object_store::local::LocalFileSystem;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn in_a_folder_objects_are_put_whole_once_and_found_again() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = LocalFileSystem::new_with_prefix(folder.path()).unwrap();
+        let (exchange, budget) = (Exchange::new(Arc::new(store)), Budget::new(100));
+        let name = ObjectName::new("day/response").unwrap();
+        let missing = exchange.fetch(&name, &budget).await.unwrap_err();
+        assert_eq!(missing.code, RefusalCode::NotFound);
+        exchange.is_free(&name).await.unwrap();
+        exchange.put(&name, vec![1; 80]).await.unwrap();
+        let again = exchange.put(&name, vec![2; 80]).await.unwrap_err();
+        assert_eq!(again.code, RefusalCode::AlreadyExists);
+        let taken = exchange.is_free(&name).await.unwrap_err();
+        assert_eq!(taken.code, RefusalCode::AlreadyExists);
+        let (bytes, room) = exchange.fetch(&name, &budget).await.unwrap();
+        assert_eq!(bytes, [1; 80]);
+        assert_eq!(budget.used(), 80);
+        drop(room);
+        let files = std::fs::read_dir(folder.path().join("day")).unwrap();
+        assert_eq!(files.count(), 1, "a staging file is left");
+        // What is no file is no object, and says nothing of this machine.
+        let part = ObjectName::new("day").unwrap();
+        let refused = exchange.fetch(&part, &budget).await.unwrap_err();
+        let place = folder.path().display().to_string();
+        assert!(!refused.to_string().contains(&place), "{refused}");
+    }
+}
