@@ -65,7 +65,8 @@ impl Served {
         let end = answer.windows(4).position(|it| it == b"\r\n\r\n").unwrap();
         let body = answer.split_off(end + 4);
         let head = String::from_utf8(answer).unwrap();
-        (head[9..12].parse().unwrap(), head, body)
+        let status = head.split(' ').nth(1).unwrap().parse().unwrap();
+        (status, head, body)
     }
 
     /// Status and code of a refusal at `/v1/infer`.
