@@ -36,7 +36,7 @@ pub use attest::quote::quote;
 pub use attest::snp::{snp_report, snp_verification};
 pub use mutation::Mutator;
 #[cfg(feature = "engine")]
-pub use programs::engine::{engine_input, model_input};
+pub use programs::engine::{engine_input, engine_model, model_input};
 #[cfg(feature = "engine")]
 pub use programs::files::{csv_rows, settings_files};
 #[cfg(feature = "programs")]
@@ -92,6 +92,8 @@ targets! {
     endorsements from attest::policy::endorsements_seeds, 300 times;
     #[cfg(feature = "engine")]
     engine_input from programs::engine::engine_seeds, 2000 times;
+    #[cfg(feature = "engine")]
+    engine_model from programs::engine::model_seeds, 2000 times;
     evidence from attest::evidence::evidence_seeds, 4000 times;
     freshness_levels from attest::evidence::freshness_seeds, 4000 times;
     head from protocol::signed::head_seeds, 2000 times;

@@ -76,6 +76,8 @@ tests! {
     no_endorsements_change_what_evidence_says "endorsements"
     #[cfg(feature = "engine")]
     the_engine_gives_what_the_manifest_promises "engine_input"
+    #[cfg(feature = "engine")]
+    bytes_that_are_no_model_are_refused_before_the_engine_hangs "engine_model"
     accepted_evidence_is_kept_as_it_came "evidence"
     freshness_levels_only_grow "freshness_levels"
     an_accepted_head_is_of_the_service_that_signed_it "head"

@@ -1,4 +1,4 @@
-//! What reaches SeMIRT's engine from users. Models, which come from owners, are not fuzzed yet: README.md says why.
+//! What reaches SeMIRT's engine: requests from users, and models from owners.
 
 use std::cell::RefCell;
 
@@ -6,7 +6,7 @@ use sesemi_cli::demo::data;
 use sesemi_protocol::package::{Dimension, Manifest, TensorSpec};
 use sesemi_protocol::tensor::{DataType, TensorView};
 use sesemi_semirt::engine::rten::Rten;
-use sesemi_semirt::engine::{Engine as _, Execution, check_request};
+use sesemi_semirt::engine::{Engine as _, Execution, check_request, framing};
 
 use crate::input::Input;
 use crate::protocol::values::DATA_TYPES;
@@ -99,6 +99,15 @@ thread_local! {
     });
 }
 
+/// Loads bytes as a model. Whatever they are, the engine comes back with a model or an error.
+pub fn engine_model(bytes: &[u8]) {
+    let manifest = data::manifest();
+    let engine = Rten::new(1);
+    let loaded = engine.load(&manifest, &manifest.forms[0], vec![bytes.to_vec()]);
+    // Nothing is a model whose framing is not that of ONNX.
+    assert!(loaded.is_err() || framing::check(bytes).is_ok());
+}
+
 /// Runs a real model on described inputs. Whatever it gives is consistent and what the manifest promises.
 pub fn engine_input(bytes: &[u8]) {
     let mut input = Input::new(bytes);
@@ -138,6 +147,34 @@ pub(crate) fn model_input_seeds() -> Vec<Vec<u8>> {
     let accepted = [&[2], &specs[..], &[1], &tensor, &[1, 1, b'y']].concat();
     let twice = [&[2], &specs[..], &[2], &tensor, &tensor].concat();
     vec![accepted, twice, specs]
+}
+
+pub(crate) fn model_seeds() -> Vec<Vec<u8>> {
+    // What RTen's own reader never came back from: a number without an end, a length that the file does not hold, and graphs
+    // nested until the stack ends.
+    let endless = [&[0x08][..], &[0x80; 10], &[0]].concat();
+    let long = vec![0x12, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x40];
+    let mut graph = Vec::new();
+    for _ in 0..3000 {
+        for field in [0x32, 0x2a, 0x0a] {
+            graph = delimited(field, &graph);
+        }
+    }
+    let nested = [&[0x08, 10], delimited(0x3a, &graph).as_slice()].concat();
+    vec![data::MODEL.to_vec(), endless, long, nested]
+}
+
+/// A field of a protobuf message that has a length.
+fn delimited(key: u8, content: &[u8]) -> Vec<u8> {
+    let mut bytes = vec![key];
+    let mut length = content.len();
+    while length >= 0x80 {
+        bytes.push(length as u8 | 0x80);
+        length >>= 7;
+    }
+    bytes.push(length as u8);
+    bytes.extend_from_slice(content);
+    bytes
 }
 
 pub(crate) fn engine_seeds() -> Vec<Vec<u8>> {

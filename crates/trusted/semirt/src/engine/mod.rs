@@ -1,6 +1,7 @@
 //! What runs a model. One trait, because an engine is most of the trusted code and owners choose which one they trust; each
 //! engine is a SeMIRT image with a measurement of its own.
 
+pub mod framing;
 pub mod rten;
 
 use std::sync::Arc;

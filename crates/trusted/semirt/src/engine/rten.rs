@@ -16,7 +16,9 @@ use sesemi_protocol::package::{Dimension, Form, Manifest, ModelFormat, TensorSpe
 use sesemi_protocol::tensor::{DataType, Tensor, TensorView};
 use zeroize::Zeroize as _;
 
-use super::{Engine, EngineError, Execution, LoadedModel, check_request, has_instructions};
+use super::{
+    Engine, EngineError, Execution, LoadedModel, check_request, framing, has_instructions,
+};
 
 /// RTen with its own threads.
 pub struct Rten {
@@ -87,6 +89,8 @@ impl Engine for Rten {
             (Some(graph), None) => graph,
             (None, _) => return Err(EngineError::Load("it has no parts".into())),
         };
+        // RTen's reader hangs, or ends the process, on some bytes that are no model: no fence holds that.
+        framing::check(&graph).map_err(|e| EngineError::Load(e.to_string()))?;
         let model = fence(|| options.load(graph))
             .map_err(EngineError::Load)?
             .map_err(|e| EngineError::Load(e.to_string()))?;

@@ -1,0 +1,448 @@
+//! The framing of an ONNX file, checked before a reader of it sees a byte.
+//!
+//! RTen's reader trusts what lengths say: a number without an end keeps it busy for ever, a length that the file does not hold is
+//! allocated, and graphs in graphs use up its stack; none of that can be fenced in. So protobuf's wire format is walked through here
+//! first, as far as ONNX's messages go: every number ends, every field lies within its message, messages are nested to a bound, and
+//! every tensor has the data that its shape asks for. What is only bytes (weights, above all) is stepped over. Fields that are not in
+//! the tables are stepped over as well: readers do the same. Field numbers are those of `onnx.proto`, and the wire format is that of
+//! <https://protobuf.dev/programming-guides/encoding/>.
+
+/// Messages in each other: as deep as protobuf's own readers go. A graph in a graph takes three.
+const MAX_DEPTH: usize = 100;
+
+/// Elements that one byte of a file may hold: types of one bit are the smallest there could be.
+const ELEMENTS_PER_BYTE: u64 = 8;
+
+/// Why bytes are not taken for an ONNX model.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum FramingError {
+    /// A field does not end where it should, or is of another kind.
+    #[error("this is no ONNX model, or it is truncated: a field of {0} is broken")]
+    Field(&'static str),
+    /// Messages are nested deeper than any model needs.
+    #[error("graphs or types are nested in each other more than {MAX_DEPTH} deep; flatten the model")]
+    TooDeep,
+    /// It has no graph or no version, or more than one.
+    #[error("this is no ONNX model: it must have one {0}")]
+    Not(&'static str),
+    /// A text is not UTF-8.
+    #[error("a text in {0} is not UTF-8")]
+    Text(&'static str),
+    /// Shape and data of a tensor disagree.
+    #[error("a tensor's data is not what its shape and type say")]
+    Tensor,
+}
+
+/// What a field is.
+enum Kind {
+    /// A number of a varint.
+    Number,
+    /// Numbers, each in a field of its own or many in one.
+    Numbers,
+    /// The same, of four bytes each.
+    Fours,
+    /// The same, of eight bytes each.
+    Eights,
+    /// A text.
+    Text,
+    /// Bytes that are nobody's business here.
+    Bytes,
+    /// Another message.
+    Message(&'static Message),
+    /// A tensor, whose data is compared with its shape.
+    Tensor,
+}
+
+struct Message {
+    name: &'static str,
+    fields: &'static [(u64, Kind)],
+}
+
+macro_rules! messages {
+    ($($table:ident = $name:literal, [$($number:literal: $kind:expr),* $(,)?];)*) => {
+        $(static $table: Message = Message {
+            name: $name,
+            fields: &[$(($number, $kind)),*],
+        };)*
+    };
+}
+
+use Kind::{Bytes, Eights, Fours, Number, Numbers, Tensor, Text};
+
+const fn of(message: &'static Message) -> Kind {
+    Kind::Message(message)
+}
+
+messages! {
+    MODEL = "ModelProto", [
+        1: Number, 2: Text, 3: Text, 4: Text, 5: Number, 6: Bytes, 7: of(&GRAPH), 8: of(&OPERATOR_SET), 14: of(&ENTRY),
+        20: of(&TRAINING), 25: of(&FUNCTION),
+    ];
+    GRAPH = "GraphProto", [
+        1: of(&NODE), 2: Text, 5: Tensor, 10: Bytes, 11: of(&VALUE_INFO), 12: of(&VALUE_INFO), 13: of(&VALUE_INFO),
+        14: of(&ANNOTATION), 15: of(&SPARSE_TENSOR), 16: of(&ENTRY),
+    ];
+    NODE = "NodeProto", [
+        1: Text, 2: Text, 3: Text, 4: Text, 5: of(&ATTRIBUTE), 6: Bytes, 7: Text, 8: Text, 9: of(&ENTRY),
+    ];
+    ATTRIBUTE = "AttributeProto", [
+        1: Text, 2: Fours, 3: Number, 4: Bytes, 5: Tensor, 6: of(&GRAPH), 7: Fours, 8: Numbers, 9: Bytes, 10: Tensor,
+        11: of(&GRAPH), 13: Bytes, 14: of(&TYPE), 15: of(&TYPE), 20: Number, 21: Text, 22: of(&SPARSE_TENSOR),
+        23: of(&SPARSE_TENSOR),
+    ];
+    FUNCTION = "FunctionProto", [
+        1: Text, 4: Text, 5: Text, 6: Text, 7: of(&NODE), 8: Bytes, 9: of(&OPERATOR_SET), 10: Text, 11: of(&ATTRIBUTE),
+        12: of(&VALUE_INFO), 13: Text, 14: of(&ENTRY),
+    ];
+    TRAINING = "TrainingInfoProto", [1: of(&GRAPH), 2: of(&GRAPH), 3: of(&ENTRY), 4: of(&ENTRY)];
+    OPERATOR_SET = "OperatorSetIdProto", [1: Text, 2: Number];
+    ENTRY = "StringStringEntryProto", [1: Text, 2: Text];
+    ANNOTATION = "TensorAnnotation", [1: Text, 2: of(&ENTRY)];
+    VALUE_INFO = "ValueInfoProto", [1: Text, 2: of(&TYPE), 3: Bytes, 4: of(&ENTRY)];
+    TENSOR = "TensorProto", [
+        1: Numbers, 2: Number, 3: of(&SEGMENT), 4: Fours, 5: Numbers, 6: Bytes, 7: Numbers, 8: Text, 9: Bytes, 10: Eights,
+        11: Numbers, 12: Bytes, 13: of(&ENTRY), 14: Number, 16: of(&ENTRY),
+    ];
+    SEGMENT = "TensorProto.Segment", [1: Number, 2: Number];
+    SPARSE_TENSOR = "SparseTensorProto", [1: Tensor, 2: Tensor, 3: Numbers];
+    TYPE = "TypeProto", [
+        1: of(&TENSOR_TYPE), 4: of(&SEQUENCE_TYPE), 5: of(&MAP_TYPE), 6: Text, 7: of(&OPAQUE_TYPE), 8: of(&TENSOR_TYPE),
+        9: of(&SEQUENCE_TYPE),
+    ];
+    TENSOR_TYPE = "TypeProto.Tensor", [1: Number, 2: of(&SHAPE)];
+    SEQUENCE_TYPE = "TypeProto.Sequence", [1: of(&TYPE)];
+    MAP_TYPE = "TypeProto.Map", [1: Number, 2: of(&TYPE)];
+    OPAQUE_TYPE = "TypeProto.Opaque", [1: Text, 2: Text];
+    SHAPE = "TensorShapeProto", [1: of(&DIMENSION)];
+    DIMENSION = "TensorShapeProto.Dimension", [1: Number, 2: Text, 3: Text];
+}
+
+/// Checks that bytes are framed as an ONNX model is. The time that takes goes with the number of fields, not with that of weights.
+///
+/// # Errors
+/// [`FramingError`].
+pub fn check(model: &[u8]) -> Result<(), FramingError> {
+    // RTen would read its own format, whatever the manifest says.
+    if model.starts_with(b"RTEN") {
+        return Err(FramingError::Not("graph"));
+    }
+    check_message(model, &MODEL, 0)?;
+    let (mut graphs, mut versions) = (0u64, 0u64);
+    let mut rest = model;
+    while let Some((number, _)) = next_field(&mut rest, MODEL.name)? {
+        match number {
+            1 => versions = versions.saturating_add(1),
+            7 => graphs = graphs.saturating_add(1),
+            _ => {}
+        }
+    }
+    match (versions, graphs) {
+        (1, 1) => Ok(()),
+        (1, _) => Err(FramingError::Not("graph")),
+        _ => Err(FramingError::Not("version")),
+    }
+}
+
+fn check_message(
+    mut rest: &[u8],
+    message: &'static Message,
+    depth: usize,
+) -> Result<(), FramingError> {
+    if depth > MAX_DEPTH {
+        return Err(FramingError::TooDeep);
+    }
+    while let Some((number, value)) = next_field(&mut rest, message.name)? {
+        let Some((_, kind)) = message.fields.iter().find(|(it, _)| *it == number) else {
+            continue;
+        };
+        match (kind, value) {
+            (Number | Numbers, Value::Number(_))
+            | (Fours, Value::Four)
+            | (Eights, Value::Eight)
+            | (Bytes, Value::Bytes(_)) => {}
+            (Numbers, Value::Bytes(packed)) => check_numbers(packed, message)?,
+            (Fours, Value::Bytes(packed)) if packed.len().is_multiple_of(4) => {}
+            (Eights, Value::Bytes(packed)) if packed.len().is_multiple_of(8) => {}
+            (Text, Value::Bytes(text)) => {
+                core::str::from_utf8(text).map_err(|_| FramingError::Text(message.name))?;
+            }
+            (Kind::Message(inner), Value::Bytes(bytes)) => {
+                check_message(bytes, inner, depth.saturating_add(1))?;
+            }
+            (Tensor, Value::Bytes(bytes)) => {
+                check_message(bytes, &TENSOR, depth.saturating_add(1))?;
+                check_tensor(bytes)?;
+            }
+            _ => return Err(FramingError::Field(message.name)),
+        }
+    }
+    Ok(())
+}
+
+fn check_numbers(mut packed: &[u8], message: &Message) -> Result<(), FramingError> {
+    while !packed.is_empty() {
+        varint(&mut packed).ok_or(FramingError::Field(message.name))?;
+    }
+    Ok(())
+}
+
+/// Compares the shape of a tensor, whose framing was checked, with what there is of its data.
+fn check_tensor(tensor: &[u8]) -> Result<(), FramingError> {
+    let mut shape = Shape::default();
+    let (mut data_type, mut raw, mut is_external) = (0, None, false);
+    let mut rest = tensor;
+    while let Some((number, value)) = next_field(&mut rest, TENSOR.name)? {
+        match (number, value) {
+            (1, Value::Number(extent)) => shape.add(extent)?,
+            (1, Value::Bytes(mut packed)) => {
+                while let Some(extent) = varint(&mut packed) {
+                    shape.add(extent)?;
+                }
+            }
+            (2, Value::Number(number)) => data_type = number,
+            (9, Value::Bytes(bytes)) => raw = Some(bytes.len() as u64),
+            (13, _) => is_external = true,
+            (14, Value::Number(place)) => is_external |= place != 0,
+            _ => {}
+        }
+    }
+    let elements = shape.elements();
+    let fits = match (raw, element_size(data_type)) {
+        _ if is_external => true,
+        (Some(raw), Some(size)) => elements.checked_mul(size) == Some(raw),
+        _ => elements <= (tensor.len() as u64).saturating_mul(ELEMENTS_PER_BYTE),
+    };
+    if fits { Ok(()) } else { Err(FramingError::Tensor) }
+}
+
+/// The extents of a tensor, multiplied.
+#[derive(Default)]
+struct Shape {
+    /// Of those that are not 0, because readers multiply in any order; 0 for none so far.
+    product: u64,
+    is_empty: bool,
+}
+
+impl Shape {
+    fn add(&mut self, extent: u64) -> Result<(), FramingError> {
+        if extent == 0 {
+            self.is_empty = true;
+            return Ok(());
+        }
+        // A negative one has the highest bit. Bytes of it must be countable as well.
+        let product = self.product.max(1).checked_mul(extent);
+        let product = product.filter(|it| *it <= (i64::MAX as u64) / 16);
+        self.product = product.ok_or(FramingError::Tensor)?;
+        Ok(())
+    }
+
+    fn elements(&self) -> u64 {
+        if self.is_empty { 0 } else { self.product.max(1) }
+    }
+}
+
+/// Bytes of an element of one of ONNX's data types; none of a type of less than a byte, of texts, or that is not known.
+fn element_size(data_type: u64) -> Option<u64> {
+    Some(match data_type {
+        2 | 3 | 9 | 17..=20 => 1,
+        4 | 5 | 10 | 16 => 2,
+        1 | 6 | 12 => 4,
+        7 | 11 | 13 | 14 => 8,
+        15 => 16,
+        _ => return None,
+    })
+}
+
+/// A field's value.
+enum Value<'m> {
+    Number(u64),
+    Four,
+    Eight,
+    Bytes(&'m [u8]),
+}
+
+/// The next field of a message: its number and value; none at the message's end.
+fn next_field<'m>(
+    rest: &mut &'m [u8],
+    message: &'static str,
+) -> Result<Option<(u64, Value<'m>)>, FramingError> {
+    if rest.is_empty() {
+        return Ok(None);
+    }
+    let field = read_field(rest).ok_or(FramingError::Field(message))?;
+    Ok(Some(field))
+}
+
+fn read_field<'m>(rest: &mut &'m [u8]) -> Option<(u64, Value<'m>)> {
+    // A number of a field has 29 bits.
+    let key = u64::from(u32::try_from(varint(rest)?).ok()?);
+    let number = Some(key >> 3).filter(|it| *it != 0)?;
+    let value = match key & 7 {
+        0 => Value::Number(varint(rest)?),
+        1 => rest.split_off(..8).map(|_| Value::Eight)?,
+        2 => {
+            let length = usize::try_from(varint(rest)?).ok()?;
+            Value::Bytes(rest.split_off(..length)?)
+        }
+        5 => rest.split_off(..4).map(|_| Value::Four)?,
+        // Groups, which ONNX never had.
+        _ => return None,
+    };
+    Some((number, value))
+}
+
+/// Seven bits a byte, the lowest first, at most ten bytes and 64 bits.
+fn varint(rest: &mut &[u8]) -> Option<u64> {
+    let mut value = 0u64;
+    for shift in (0..64).step_by(7) {
+        let byte = *rest.split_off_first()?;
+        let bits = u64::from(byte & 0x7f);
+        value |= bits.checked_shl(shift)?;
+        if byte & 0x80 == 0 {
+            return (shift < 63 || bits < 2).then_some(value);
+        }
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MODEL_FILE: &[u8] =
+        include_bytes!("../../../../../models/breast-cancer/breast-cancer.onnx");
+    const EVERY_FIELD: &[u8] = include_bytes!("../../../../client/onnx/tests/every-field.onnx");
+    const BROKEN: Result<(), FramingError> = Err(FramingError::Field("ModelProto"));
+
+    /// A field with a length.
+    fn field(number: u8, content: &[u8]) -> Vec<u8> {
+        let mut bytes = vec![number << 3 | 2];
+        let mut length = content.len();
+        while length >= 0x80 {
+            bytes.push(length as u8 | 0x80);
+            length >>= 7;
+        }
+        bytes.push(length as u8);
+        bytes.extend_from_slice(content);
+        bytes
+    }
+
+    /// A model with this graph.
+    fn model(graph: &[u8]) -> Vec<u8> {
+        [&[0x08, 10], field(7, graph).as_slice()].concat()
+    }
+
+    /// A model with this initializer.
+    fn with_tensor(tensor: &[u8]) -> Vec<u8> {
+        model(&field(5, tensor))
+    }
+
+    #[test]
+    fn models_of_this_repository_pass() {
+        assert_eq!(check(MODEL_FILE), Ok(()));
+        assert_eq!(check(&model(&[])), Ok(()));
+    }
+
+    #[test]
+    fn every_field_of_onnx_is_of_the_kind_that_the_tables_say() {
+        // Its values are made up, so that its tensors have other data than their shapes; their framing is right.
+        assert!(matches!(
+            check(EVERY_FIELD),
+            Ok(()) | Err(FramingError::Tensor)
+        ));
+    }
+
+    #[test]
+    fn a_number_without_an_end_is_refused() {
+        // This kept RTen's reader busy for ever.
+        let endless = [&[0x08][..], &[0x80; 10], &[0]].concat();
+        assert_eq!(check(&endless), BROKEN);
+        assert_eq!(check(&[0x80; 64]), BROKEN);
+        // The tenth byte has one bit; nine bytes and it are 64.
+        let widest = [&[0x08][..], &[0xff; 9], &[1], &[0x3a, 0]].concat();
+        assert_eq!(check(&widest), Ok(()));
+        let wider = [&[0x08][..], &[0xff; 9], &[2], &[0x3a, 0]].concat();
+        assert_eq!(check(&wider), BROKEN);
+        // Nor in a packed list of numbers (`int64_data`).
+        assert!(check(&with_tensor(&field(7, &[0x80; 16]))).is_err());
+    }
+
+    #[test]
+    fn a_length_that_the_message_around_it_does_not_hold_is_refused() {
+        // RTen's reader allocated what this says: 2^62 bytes.
+        let long = [0x12, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x80, 0x40];
+        assert_eq!(check(&long), BROKEN);
+        // The graph has two bytes, and a node in it says that it has more, which the file would have.
+        let beyond = [0x08, 10, 0x3a, 2, 0x0a, 4, 0x12, 0, 0x12, 0];
+        assert_eq!(check(&beyond), Err(FramingError::Field("GraphProto")));
+    }
+
+    #[test]
+    fn graphs_nested_beyond_the_bound_are_refused_and_those_within_pass() {
+        let nested = |depth: usize| {
+            let mut graph = Vec::new();
+            for _ in 0..depth {
+                graph = field(1, &field(5, &field(6, &graph)));
+            }
+            model(&graph)
+        };
+        assert_eq!(check(&nested(33)), Ok(()));
+        assert_eq!(check(&nested(34)), Err(FramingError::TooDeep));
+        // This overflowed the stack of RTen's reader.
+        assert_eq!(check(&nested(3000)), Err(FramingError::TooDeep));
+        let mut types = Vec::new();
+        for _ in 0..3000 {
+            types = field(4, &field(1, &types));
+        }
+        let model = model(&field(11, &field(2, &types)));
+        assert_eq!(check(&model), Err(FramingError::TooDeep));
+    }
+
+    #[test]
+    fn fields_of_another_kind_groups_and_field_zero_are_refused() {
+        for wrong in [
+            &[0x0a, 0][..],       // the version, as a text
+            &[0x38, 1],           // the graph, as a number
+            &[0x3b, 0x3c],        // a group
+            &[0x02, 0],           // field 0
+            &[0x08, 10, 0x12, 1], // cut short
+        ] {
+            assert_eq!(check(wrong), BROKEN, "{wrong:x?}");
+        }
+        let packed = with_tensor(&field(4, &[0; 7]));
+        assert_eq!(check(&packed), Err(FramingError::Field("TensorProto")));
+        let name = model(&field(2, &[0xff]));
+        assert_eq!(check(&name), Err(FramingError::Text("GraphProto")));
+    }
+
+    #[test]
+    fn a_tensor_whose_shape_its_data_does_not_fill_is_refused() {
+        let floats = |dims: &[u8], raw: usize| {
+            let data_type = [0x10, 1];
+            with_tensor(&[dims, &data_type, &field(9, &vec![0; raw])].concat())
+        };
+        assert_eq!(check(&floats(&[0x08, 3], 12)), Ok(()));
+        assert_eq!(check(&floats(&[0x08, 3, 0x08, 0], 0)), Ok(()));
+        assert_eq!(check(&floats(&[0x08, 3], 8)), Err(FramingError::Tensor));
+        assert_eq!(check(&floats(&[], 8)), Err(FramingError::Tensor));
+        // 2^40 elements of no data, and extents that overflow although one of them is 0.
+        let large = [0x08, 0x80, 0x80, 0x80, 0x80, 0x80, 0x20];
+        assert_eq!(check(&with_tensor(&large)), Err(FramingError::Tensor));
+        let overflow = [&large[..], &large, &[0x08, 0]].concat();
+        assert_eq!(check(&with_tensor(&overflow)), Err(FramingError::Tensor));
+        let negative = [&[0x08][..], &[0xff; 9], &[1]].concat();
+        assert_eq!(check(&with_tensor(&negative)), Err(FramingError::Tensor));
+    }
+
+    #[test]
+    fn what_is_no_model_is_refused() {
+        for bytes in [&b""[..], b"garbage", b"RTEN", &[0x08, 10], &[0x3a, 0]] {
+            assert!(check(bytes).is_err());
+        }
+        let twice = [model(&[]), field(7, &[])].concat();
+        assert_eq!(check(&twice), Err(FramingError::Not("graph")));
+        for end in 0..MODEL_FILE.len() {
+            assert!(check(&MODEL_FILE[..end]).is_err() || end > MODEL_FILE.len() - 64);
+        }
+    }
+}
