@@ -52,6 +52,8 @@ fn route() -> Route {
 /// KeyService, whose answers come at any time.
 #[derive(Default)]
 struct Service {
+    /// Somebody asked.
+    asked: AtomicBool,
     revoked: AtomicBool,
     level: Mutex<IsolationLevel>,
 }
@@ -87,6 +89,7 @@ impl KeySource for Answers {
         requests: Vec<ReleaseRequest>,
     ) -> BoxFuture<'static, Result<Vec<ReleaseOutcome>, Refusal>> {
         let service = self.0.clone();
+        service.asked.store(true, Ordering::SeqCst);
         async move {
             yield_now().await;
             let outcomes = requests.iter().map(|_| service.lease()).collect();
@@ -118,27 +121,37 @@ fn check(test: impl Fn(Arc<Keys>, Arc<Service>) -> BoxFuture<'static, ()> + Send
 
 #[test]
 fn what_was_asked_for_before_all_was_forgotten_is_not_kept_after_it() {
-    check(|keys, _| {
+    check(|keys, service| {
         async move {
-            let asking: Vec<_> = (0..3)
-                .map(|_| {
-                    let keys = keys.clone();
-                    spawn(async move { keys.fetch(&route(), Point::START).await.is_ok() })
+            let asking = {
+                let keys = keys.clone();
+                spawn(async move {
+                    let level = IsolationLevel::DedicatedUser;
+                    keys.fetch(&route(), Point::START, level).await.is_ok()
                 })
-                .collect();
-            yield_now().await;
-            let before = keys.held(&route());
-            keys.forget_all();
-            let forgotten = before.is_some();
-            for asked in asking {
-                assert!(asked.await.unwrap(), "each gets its own lease");
+            };
+            for _ in 0..3 {
+                yield_now().await;
             }
-            // Whoever asked after it may have one kept; whoever asked before may not.
-            let after = keys.held(&route());
-            if let (Some(before), Some(after)) = (before, after) {
-                assert!(forgotten && !Arc::ptr_eq(&before, &after));
-            }
+            let asked_before = service.asked.load(Ordering::SeqCst);
             keys.forget_all();
+            assert!(asking.await.unwrap(), "who asked gets a lease all the same");
+            if asked_before {
+                assert!(keys.held(&route()).is_none());
+            }
+        }
+        .boxed()
+    });
+}
+
+#[test]
+fn a_lease_that_must_be_kept_apart_is_not_kept_among_others() {
+    check(|keys, service| {
+        async move {
+            *service.level.lock().unwrap() = IsolationLevel::DedicatedUser;
+            let level = IsolationLevel::Shared;
+            let lease = keys.fetch(&route(), Point::START, level).await.unwrap();
+            assert_eq!(lease.level(), IsolationLevel::DedicatedUser);
             assert!(keys.held(&route()).is_none());
         }
         .boxed()
@@ -154,7 +167,10 @@ fn a_lease_for_one_request_is_never_held() {
                 .map(|_| {
                     let keys = keys.clone();
                     spawn(async move {
-                        let lease = keys.fetch(&route(), Point::START).await.unwrap();
+                        let lease = keys
+                            .fetch(&route(), Point::START, IsolationLevel::DedicatedUser)
+                            .await
+                            .unwrap();
                         assert_eq!(lease.level(), IsolationLevel::Sequential);
                         assert!(keys.held(&route()).is_none());
                     })
@@ -173,7 +189,10 @@ fn a_lease_for_one_request_is_never_held() {
 fn a_revoked_lease_ends_in_its_time_whatever_else_goes_on() {
     check(|keys, service| {
         async move {
-            let lease = keys.fetch(&route(), Point::START).await.unwrap();
+            let lease = keys
+                .fetch(&route(), Point::START, IsolationLevel::DedicatedUser)
+                .await
+                .unwrap();
             lease.mark_used();
             tokio::time::advance(Duration::from_secs(45)).await;
             let renewing = {
@@ -182,7 +201,11 @@ fn a_revoked_lease_ends_in_its_time_whatever_else_goes_on() {
             };
             let asking = {
                 let keys = keys.clone();
-                spawn(async move { keys.fetch(&route(), Point::START).await.is_ok() })
+                spawn(async move {
+                    keys.fetch(&route(), Point::START, IsolationLevel::DedicatedUser)
+                        .await
+                        .is_ok()
+                })
             };
             let forgetting = {
                 let keys = keys.clone();
@@ -198,7 +221,11 @@ fn a_revoked_lease_ends_in_its_time_whatever_else_goes_on() {
             assert!(revoked.elapsed() >= Duration::from_secs(u64::from(LEASE)));
             assert!(keys.held(&route()).is_none());
             keys.renew_due().await;
-            assert!(keys.fetch(&route(), Point::START).await.is_err());
+            assert!(
+                keys.fetch(&route(), Point::START, IsolationLevel::DedicatedUser)
+                    .await
+                    .is_err()
+            );
             assert!(keys.held(&route()).is_none());
         }
         .boxed()
@@ -209,7 +236,10 @@ fn a_revoked_lease_ends_in_its_time_whatever_else_goes_on() {
 fn a_renewal_does_not_bring_back_what_was_forgotten() {
     check(|keys, _| {
         async move {
-            let lease = keys.fetch(&route(), Point::START).await.unwrap();
+            let lease = keys
+                .fetch(&route(), Point::START, IsolationLevel::DedicatedUser)
+                .await
+                .unwrap();
             lease.mark_used();
             tokio::time::advance(Duration::from_secs(45)).await;
             let renewing = {

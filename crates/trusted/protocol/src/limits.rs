@@ -68,7 +68,7 @@ pub const MAX_REVOKED: usize = 256;
 /// Longest lease, in seconds.
 pub const MAX_LEASE_SECONDS: u32 = 3600;
 
-/// Greatest quantum of responses, in milliseconds: a response waits for less than one.
+/// Greatest quantum of responses, in milliseconds: a response waits for one at most.
 pub const MAX_QUANTUM_MS: u32 = 60_000;
 
 /// Most items on one page of an answer to a query.

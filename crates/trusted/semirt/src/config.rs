@@ -172,6 +172,9 @@ impl ServeArgs {
         let store = set.store.or(file.store).ok_or(missing("store"))?;
         let exchange = set.exchange.or(file.exchange);
         apart(exchange.as_deref(), &store)?;
+        if let Some(cache) = set.cache.as_ref().or(file.cache.as_ref()) {
+            apart(exchange.as_deref(), cache)?;
+        }
         let limit = set.run_limit.or(file.run_limit).unwrap_or(300);
         // A package's head alone takes half of the least.
         let mib = within("model-memory-mib", mib, 16..=1 << 20, "16 to 1048576")?;
@@ -213,7 +216,8 @@ impl ServeArgs {
     }
 }
 
-/// Refuses an exchange that is the models' store, or around or inside it: whoever asks by reference names objects there.
+/// Refuses an exchange that is the models' store or the cache, or around or inside one: whoever asks by reference names objects
+/// there.
 fn apart(exchange: Option<&Path>, store: &Path) -> Result<(), SettingsError> {
     let Some(exchange) = exchange else {
         return Ok(());
@@ -224,7 +228,7 @@ fn apart(exchange: Option<&Path>, store: &Path) -> Result<(), SettingsError> {
     if exchange.starts_with(&store) || store.starts_with(&exchange) {
         return Err(SettingsError::Range(
             "exchange",
-            "a folder apart from that of the models",
+            "a folder apart from those of the models and of the cache",
         ));
     }
     Ok(())

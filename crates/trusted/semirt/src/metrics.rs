@@ -111,11 +111,14 @@ impl Metrics {
         })
     }
 
-    /// Counts a request that was answered.
-    pub fn served(&self, report: &Report, took: Duration) {
+    /// Counts a request that was answered; its steps, unless they must not be `told`.
+    pub fn served(&self, report: &Report, took: Duration, told: bool) {
         let path = report.path.as_str();
         self.served.get_or_create(&Served { path }).inc();
         self.seconds.observe(took.as_secs_f64());
+        if !told {
+            return;
+        }
         for (step, micros) in by_name(&report.steps) {
             if micros > 0 {
                 let seconds = Duration::from_micros(micros).as_secs_f64();

@@ -64,6 +64,8 @@ pub struct Capacity {
 /// What became of a request whose user is known.
 struct Served {
     report: Report,
+    /// Whether the operator may be told how long its steps took.
+    told: bool,
     refused: Option<RefusalCode>,
     answer: Vec<u8>,
 }
@@ -173,7 +175,8 @@ impl Runtime {
                 match served.refused {
                     None => {
                         span.end(Outcome::Done);
-                        self.metrics.served(&served.report, started.elapsed());
+                        self.metrics
+                            .served(&served.report, started.elapsed(), served.told);
                     }
                     Some(code) => {
                         span.end(outcome(code));
@@ -201,12 +204,17 @@ impl Runtime {
         // Whichever request comes first is the cold one, even if it is refused later: it found nothing here.
         journey.first = !self.used.swap(true, Ordering::Relaxed);
         let admitted = self.admit(&parsed.route, &mut journey).await?;
-        let quantum = admitted.lease.lease().isolation.quantum();
+        if !journey.can_answer_before(deadline) {
+            // It would be run for nothing.
+            return Err(RefusalCode::DeadlineExceeded.into());
+        }
         let served = self
             .serve_inside(parsed, message, admitted, deadline, &mut journey)
             .await?;
         // Outside again: only the sealed answer waits.
-        if let Some(at) = quantum.and_then(|quantum| next_multiple(journey.began(), quantum)) {
+        if let Some(quantum) = journey.quantum()
+            && let Some(at) = next_multiple(journey.began(), quantum)
+        {
             tokio::time::sleep_until(at).await;
         }
         Ok(served)
@@ -226,7 +234,7 @@ impl Runtime {
                     journey.missed = true;
                     // Meanwhile the package may be on its way already, if it is clear which one it is.
                     ahead = ahead.or_else(|| self.prefetch(route));
-                    self.keys.fetch(route, Point::START).await?
+                    self.keys.fetch(route, Point::START, level).await?
                 }
             };
             journey.lap("key", |steps| &mut steps.key_us);
@@ -237,6 +245,7 @@ impl Runtime {
                 ));
             }
             if lease.level() <= level {
+                journey.goes_under(&lease.lease().isolation);
                 return Ok(Admitted {
                     lease,
                     level,
@@ -298,6 +307,7 @@ impl Runtime {
         journey.record("seal", Instant::now());
         Ok(Served {
             report,
+            told: journey.quantum().is_none(),
             refused,
             answer,
         })
@@ -310,11 +320,11 @@ impl Runtime {
         lease: Arc<LiveLease>,
         journey: &mut Journey<'_>,
         version: &mut ModelVersion,
-    ) -> Result<Vec<Tensor>, Refusal> {
+    ) -> Result<Outputs, Refusal> {
         let mut lease = self.agreeing(request, lease, journey).await?;
         let (model, turn) = loop {
             *version = lease.lease().model.version;
-            let model = self.model(&lease, journey).await?;
+            let model = self.model(&lease, request.place, journey).await?;
             let turn = self
                 .slots
                 .turn(request.route.user, request.deadline, model.expected())
@@ -333,7 +343,7 @@ impl Runtime {
             Some(execution) => execution,
             None => {
                 journey.missed = true;
-                new_execution(&model).await?
+                new_execution(&model, request.place).await?
             }
         };
         let outputs = self.execute(model, execution, request, turn).await;
@@ -366,12 +376,13 @@ impl Runtime {
         journey: &mut Journey<'_>,
     ) -> Result<Arc<LiveLease>, Refusal> {
         journey.missed = true;
-        let lease = self.keys.fetch(request.route, seen).await?;
+        let lease = self.keys.fetch(request.route, seen, request.level).await?;
         journey.lap("key", |steps| &mut steps.key_us);
         if lease.level() > request.level {
             // It must be kept apart more strictly since a moment ago, and is open among others. The next attempt will be.
             return Err(RefusalCode::Busy.into());
         }
+        journey.goes_under(&lease.lease().isolation);
         lease.mark_used();
         Ok(lease)
     }
@@ -379,6 +390,7 @@ impl Runtime {
     async fn model(
         &self,
         lease: &LiveLease,
+        place: &Arc<Place>,
         journey: &mut Journey<'_>,
     ) -> Result<Arc<Held<Model>>, Refusal> {
         let lease = lease.lease();
@@ -386,7 +398,7 @@ impl Runtime {
             return Ok(model);
         }
         journey.missed = true;
-        let (model, times) = self.models.load(lease).await?;
+        let (model, times) = self.models.load(lease, place.clone()).await?;
         journey.loaded(times);
         Ok(model)
     }
@@ -399,7 +411,7 @@ impl Runtime {
         mut execution: Buffers,
         request: &Request<'_>,
         turn: Turn,
-    ) -> Result<Vec<Tensor>, Refusal> {
+    ) -> Result<Outputs, Refusal> {
         let (opened, place) = (request.opened.clone(), request.place.clone());
         let watchdog = self.watchdog.clone();
         let keep = request.level != IsolationLevel::Sequential;
@@ -420,13 +432,14 @@ impl Runtime {
             if outputs.is_ok() {
                 model.took(began.elapsed());
             }
-            // Whoever must not be inside together with this request comes in once nothing of it is here any more.
             drop(inputs);
             drop(opened);
-            drop(place);
-            outputs
+            // Whoever must not be inside together with this request comes in once nothing of it is here any more. If nobody
+            // waits for the outputs, they are wiped first.
+            (outputs.map(Outputs), place)
         });
-        run.await?.map_err(|error| match error {
+        let (outputs, _place) = run.await?;
+        outputs.map_err(|error| match error {
             EngineError::Input(_) => Refusal::new(RefusalCode::InvalidInput, error),
             _ => Refusal::new(RefusalCode::EngineFailed, error),
         })
@@ -434,9 +447,13 @@ impl Runtime {
 }
 
 /// Other models' memory may be given back for it, which takes its time.
-async fn new_execution(model: &Arc<Held<Model>>) -> Result<Buffers, Refusal> {
-    let model = model.clone();
-    let made = tokio::task::spawn_blocking(move || model.new_execution());
+async fn new_execution(model: &Arc<Held<Model>>, place: &Arc<Place>) -> Result<Buffers, Refusal> {
+    let (model, place) = (model.clone(), place.clone());
+    let made = tokio::task::spawn_blocking(move || {
+        let made = model.new_execution();
+        drop(place);
+        made
+    });
     made.await.map_err(|_| RefusalCode::Internal)?
 }
 
@@ -459,21 +476,29 @@ fn next_multiple(began: Instant, quantum: Duration) -> Option<Instant> {
     began.checked_add(Duration::from_nanos(after))
 }
 
-/// Seals outputs or refusal for the user, then wipes the outputs.
+/// What a run computed; wiped on drop.
+struct Outputs(Vec<Tensor>);
+
+impl Drop for Outputs {
+    fn drop(&mut self) {
+        for output in &mut self.0 {
+            output.data.zeroize();
+        }
+    }
+}
+
+/// Seals outputs or refusal for the user.
 fn seal(
     opened: &OpenedRequest,
-    outcome: Result<Vec<Tensor>, Refusal>,
+    outcome: Result<Outputs, Refusal>,
     report: Report,
     entropy: &dyn Entropy,
 ) -> Result<Vec<u8>, Refusal> {
     let sealed = match outcome {
         Err(refusal) => opened.responder.seal(Err(refusal), report, entropy),
-        Ok(mut outputs) => {
-            let views: Vec<TensorView<'_>> = outputs.iter().map(Tensor::view).collect();
-            let sealed = opened.responder.seal(Ok(&views), report, entropy);
-            drop(views);
-            outputs.iter_mut().for_each(|output| output.data.zeroize());
-            sealed
+        Ok(outputs) => {
+            let views: Vec<TensorView<'_>> = outputs.0.iter().map(Tensor::view).collect();
+            opened.responder.seal(Ok(&views), report, entropy)
         }
     };
     sealed.map_err(|_| RefusalCode::Internal.into())

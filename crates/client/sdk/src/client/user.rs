@@ -68,7 +68,8 @@ impl Client {
     }
 
     /// Like [`Client::deposit_key`], for the key of a certain epoch: the newest one's, or a higher one after all have ended.
-    /// What `isolation` leaves unsaid is as it is for this epoch, or else for the newest.
+    /// What `isolation` leaves unsaid is as it is for this epoch, or else for the newest that has not ended, of this scope or for all
+    /// models. After all have ended, say it again: nobody else remembers it.
     ///
     /// # Errors
     /// [`Error::Refused`]; with [`RefusalCode::AlreadyExists`] if this key has ended, or there is a newer one.
@@ -330,12 +331,15 @@ fn newest<'a>(keys: &'a [RequestKeyView], scope: &KeyScope) -> Option<&'a Reques
     of_scope.max_by_key(|key| key.epoch)
 }
 
-/// What was asked for with the key of an epoch, or else with the newest of its scope; the default if there is none.
+/// What was asked for with the key of an epoch, or else with the newest of its scope, or with the one for all models, which stands in
+/// for it; the default if there is none. Keys that have ended are not listed any more.
 fn known_isolation(keys: &[RequestKeyView], scope: &KeyScope, epoch: u32) -> Isolation {
     let this = keys
         .iter()
         .find(|key| key.scope == *scope && key.epoch == epoch);
-    let known = this.or_else(|| newest(keys, scope));
+    let known = this
+        .or_else(|| newest(keys, scope))
+        .or_else(|| newest(keys, &KeyScope::AllModels));
     known.map(|key| key.isolation).unwrap_or_default()
 }
 
@@ -411,7 +415,12 @@ mod tests {
         assert_eq!(known(of("a"), 2), 20);
         assert_eq!(known(of("a"), 7), 20);
         assert_eq!(known(KeyScope::AllModels, 1), 30);
-        assert_eq!(known(of("b"), 1), 0);
+        assert_eq!(
+            known(of("b"), 1),
+            30,
+            "the one for all models stood in for it"
+        );
+        assert_eq!(known_isolation(&[], &of("b"), 1), Isolation::default());
     }
 
     #[test]

@@ -20,7 +20,9 @@ pub enum FramingError {
     #[error("this is no ONNX model, or it is truncated: a field of {0} is broken")]
     Field(&'static str),
     /// Messages are nested deeper than any model needs.
-    #[error("graphs or types are nested in each other more than {MAX_DEPTH} deep; flatten the model")]
+    #[error(
+        "graphs or types are nested in each other more than {MAX_DEPTH} deep; flatten the model"
+    )]
     TooDeep,
     /// It has no graph or no version, or more than one.
     #[error("this is no ONNX model: it must have one {0}")]
@@ -212,7 +214,11 @@ fn check_tensor(tensor: &[u8]) -> Result<(), FramingError> {
         (Some(raw), Some(size)) => elements.checked_mul(size) == Some(raw),
         _ => elements <= (tensor.len() as u64).saturating_mul(ELEMENTS_PER_BYTE),
     };
-    if fits { Ok(()) } else { Err(FramingError::Tensor) }
+    if fits {
+        Ok(())
+    } else {
+        Err(FramingError::Tensor)
+    }
 }
 
 /// The extents of a tensor, multiplied.
@@ -237,7 +243,11 @@ impl Shape {
     }
 
     fn elements(&self) -> u64 {
-        if self.is_empty { 0 } else { self.product.max(1) }
+        if self.is_empty {
+            0
+        } else {
+            self.product.max(1)
+        }
     }
 }
 

@@ -7,7 +7,8 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD as BASE64;
-use serde::Deserialize;
+use serde::de::{self, Visitor};
+use serde::{Deserialize, Deserializer};
 
 /// OpenWhisk's end-of-activation marker, on both output streams.
 const END_OF_ACTIVATION: &str = "XXX_THE_END_OF_A_WHISK_ACTIVATION_XXX";
@@ -30,11 +31,31 @@ struct Value<'b> {
 }
 
 /// Milliseconds since 1970: the documentation says a number, the platform sends a string.
-#[derive(Deserialize)]
-#[serde(untagged)]
-enum Deadline {
-    Number(u64),
-    Text(String),
+struct Deadline(u64);
+
+impl<'de> Deserialize<'de> for Deadline {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        deserializer.deserialize_any(DeadlineVisitor)
+    }
+}
+
+/// By hand: what serde derives for either of two types first keeps whatever is there, which may be an array of millions.
+struct DeadlineVisitor;
+
+impl Visitor<'_> for DeadlineVisitor {
+    type Value = Deadline;
+
+    fn expecting(&self, f: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {
+        f.write_str("milliseconds, as a number or a text")
+    }
+
+    fn visit_u64<E: de::Error>(self, millis: u64) -> Result<Deadline, E> {
+        Ok(Deadline(millis))
+    }
+
+    fn visit_str<E: de::Error>(self, text: &str) -> Result<Deadline, E> {
+        text.parse().map(Deadline).map_err(E::custom)
+    }
 }
 
 /// The message in a body, decoded in the memory of the body, and how much time the platform leaves for it, if it says so.
@@ -95,12 +116,8 @@ pub(super) fn answer(sealed: &[u8]) -> String {
 
 /// The host's clock is not trusted; this deadline only saves work that nobody waits for.
 fn time_left(deadline: Deadline) -> Option<Duration> {
-    let millis = match deadline {
-        Deadline::Number(millis) => millis,
-        Deadline::Text(text) => text.parse().ok()?,
-    };
     let now = SystemTime::now().duration_since(UNIX_EPOCH).ok()?;
-    Some(Duration::from_millis(millis).saturating_sub(now))
+    Some(Duration::from_millis(deadline.0).saturating_sub(now))
 }
 
 /// Tells the platform that this activation's logs are complete.

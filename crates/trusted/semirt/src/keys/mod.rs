@@ -49,6 +49,14 @@ impl From<Ended> for Refusal {
     }
 }
 
+/// Under which a lease may be kept that was just asked for.
+struct Terms {
+    /// What those inside are kept apart by.
+    level: IsolationLevel,
+    /// The table's when it was asked for.
+    generation: u64,
+}
+
 /// What KeyService said to somebody who had seen this point.
 #[derive(Debug, Clone)]
 struct Landed {
@@ -108,17 +116,28 @@ impl Keys {
         lock(&self.shared.table).clear();
     }
 
-    /// The lease for a request whose user has seen the point `seen`, from KeyService unless one that agrees is held.
+    /// The lease for a request whose user has seen the point `seen`, from KeyService unless one that agrees is held. It is kept
+    /// unless it demands more than `level`, by which those inside are kept apart now.
     ///
     /// # Errors
     /// KeyService's [`Refusal`], [`RefusalCode::KeyServiceUnavailable`], or [`RefusalCode::Busy`] if too many are under way.
-    pub async fn fetch(&self, route: &Route, seen: Point) -> Result<Arc<LiveLease>, Refusal> {
+    pub async fn fetch(
+        &self,
+        route: &Route,
+        seen: Point,
+        level: IsolationLevel,
+    ) -> Result<Arc<LiveLease>, Refusal> {
         let id = LeaseId::of(route);
         loop {
             let start = || {
                 let (shared, id) = (self.shared.clone(), id.clone());
+                // Now, and not when its task begins: all may have been forgotten by then.
+                let terms = Terms {
+                    level,
+                    generation: lock(&shared.table).generation(),
+                };
                 async move {
-                    let outcome = shared.fetch(id, seen).await;
+                    let outcome = shared.fetch(id, seen, terms).await;
                     Ok(Landed { seen, outcome })
                 }
             };
@@ -160,12 +179,14 @@ impl Keys {
 
 impl Shared {
     /// One lease, for a request that waits for it.
-    async fn fetch(&self, id: LeaseId, seen: Point) -> Result<Arc<LiveLease>, Refusal> {
+    async fn fetch(
+        &self,
+        id: LeaseId,
+        seen: Point,
+        terms: Terms,
+    ) -> Result<Arc<LiveLease>, Refusal> {
         let asked = Instant::now();
-        let (before, generation) = {
-            let table = lock(&self.table);
-            (table.get(&id, asked), table.generation())
-        };
+        let before = lock(&self.table).get(&id, asked);
         if let Some(held) = before.as_ref().filter(|held| held.agrees_with(&seen)) {
             return Ok(held.clone());
         }
@@ -194,8 +215,11 @@ impl Shared {
         let lease = LiveLease::new(lease, asked, confirmed(seen, others));
         self.keep(lease, |table, lease, jitter| {
             table.note(&id, lease.level());
-            // One that is for a single request is kept by that alone.
-            if lease.level() < IsolationLevel::Sequential && table.generation() == generation {
+            // One that is for a single request is kept by that alone, and one that must be kept apart not among others.
+            if lease.level() < IsolationLevel::Sequential
+                && lease.level() <= terms.level
+                && table.generation() == terms.generation
+            {
                 table.insert(id, lease, jitter);
             }
         })
@@ -215,7 +239,7 @@ impl Shared {
                     let lease = LiveLease::new(lease, asked, renewal.1.confirmed().to_vec());
                     self.keep(lease, |table, lease, jitter| {
                         table.note(&renewal.0, lease.level());
-                        if lease.level() < IsolationLevel::Sequential {
+                        if lease.level() <= renewal.1.level() {
                             table.replace(renewal, lease, jitter);
                         } else {
                             table.remove_if(&renewal);

@@ -86,8 +86,10 @@ impl Table {
             return;
         }
         if self.levels.len() >= MAX_LEASES && !self.levels.contains_key(id) {
-            // Each is found out again at the cost of a release.
-            self.levels.clear();
+            // It is found out again at the cost of a release.
+            if let Some(other) = self.levels.keys().next().cloned() {
+                self.levels.remove(&other);
+            }
         }
         self.levels.insert(id.clone(), level);
     }

@@ -52,7 +52,7 @@ impl World {
             Some(held) if held.agrees_with(&seen) => held,
             _ => self
                 .keys
-                .fetch(route, seen)
+                .fetch(route, seen, IsolationLevel::Shared)
                 .await
                 .map_err(|refusal| refusal.code)?,
         };
@@ -97,7 +97,11 @@ async fn a_hundred_leases_in_use_are_renewed_in_two_calls() {
 async fn a_lease_that_nobody_used_is_not_renewed_and_is_wiped_at_its_end() {
     let world = world(0);
     let route = route(1, 0);
-    let lease = world.keys.fetch(&route, Point::START).await.unwrap();
+    let lease = world
+        .keys
+        .fetch(&route, Point::START, IsolationLevel::Shared)
+        .await
+        .unwrap();
     let forgotten = Arc::downgrade(&lease);
     drop(lease);
     world.tend();
@@ -327,10 +331,13 @@ impl KeySource for Silent {
 
 /// What becomes of a fetch whose sender leaves at once; what it started goes on without it.
 async fn left(keys: &Keys, route: &Route, seen: Point) -> Option<RefusalCode> {
-    tokio::time::timeout(Duration::from_millis(1), keys.fetch(route, seen))
-        .await
-        .ok()
-        .and_then(|fetched| Some(fetched.err()?.code))
+    tokio::time::timeout(
+        Duration::from_millis(1),
+        keys.fetch(route, seen, IsolationLevel::Shared),
+    )
+    .await
+    .ok()
+    .and_then(|fetched| Some(fetched.err()?.code))
 }
 
 #[tokio::test(start_paused = true)]
@@ -370,7 +377,7 @@ async fn requests_with_different_points_do_not_take_each_others_answers() {
     };
     world.service.set().delay = Duration::from_millis(5);
     let asked = [Point::START, unknown, known[0], known[3], unknown, known[3]];
-    let fetches = asked.map(|seen| world.keys.fetch(&route, seen));
+    let fetches = asked.map(|seen| world.keys.fetch(&route, seen, IsolationLevel::Shared));
     let answers = futures::future::join_all(fetches).await;
     for (seen, answer) in asked.iter().zip(answers) {
         match answer {
@@ -405,7 +412,10 @@ async fn answers_that_do_not_fit_the_questions_are_no_leases() {
         (2, RefusalCode::KeyServiceUnavailable),
     ] {
         let keys = Keys::new(Arc::new(Odd(answers)), Arc::new(SystemEntropy::new()));
-        let refused = keys.fetch(&route(1, 0), Point::START).await.unwrap_err();
+        let refused = keys
+            .fetch(&route(1, 0), Point::START, IsolationLevel::Shared)
+            .await
+            .unwrap_err();
         assert_eq!(refused.code, code);
     }
 }

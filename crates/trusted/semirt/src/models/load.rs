@@ -13,7 +13,7 @@ use super::budget::Reservation;
 use super::fetch::{Begun, Decrypted, FetchError, Found, Origin, Wanted};
 use super::needs::{self, HEAD_MEMORY};
 use super::shelf::Shelf;
-use super::{LoadTimes, Loaded, Model};
+use super::{Keep, LoadTimes, Loaded, Model};
 use crate::engine::Engine;
 use crate::slots::Watchdog;
 
@@ -27,6 +27,7 @@ pub(super) struct Load {
     pub(super) ahead: Arc<Ahead>,
     pub(super) wanted: Wanted,
     pub(super) watchdog: Arc<Watchdog>,
+    pub(super) keep: Keep,
 }
 
 impl Load {
@@ -139,8 +140,10 @@ impl Load {
     ) -> Result<(Model, Reservation), Refusal> {
         let engine = self.engine.clone();
         let shelf = Arc::downgrade(&self.shelf);
-        let watchdog = self.watchdog.clone();
+        let (watchdog, keep) = (self.watchdog.clone(), self.keep.clone());
         let loading = spawn_blocking(move || {
+            // Until the engine is done, also if nobody waits for it any more.
+            let _keep = keep;
             let _watched = watchdog.begin("load");
             let (parts, reserved) = decrypted.into_parts();
             let loaded = engine

@@ -180,6 +180,9 @@ impl LoadTimes {
     }
 }
 
+/// What is kept for as long as a load goes on.
+pub type Keep = Arc<dyn core::any::Any + Send + Sync>;
+
 type Loaded = (Arc<Held<Model>>, LoadTimes);
 
 /// The models that this enclave holds.
@@ -292,15 +295,16 @@ impl Models {
     /// # Errors
     /// As [`Models::load`].
     pub async fn fetch(&self, lease: &Lease) -> Result<Arc<Held<Model>>, Refusal> {
-        Ok(self.load(lease).await?.0)
+        Ok(self.load(lease, Arc::new(())).await?.0)
     }
 
-    /// Fetches, decrypts and loads the model version that a lease is for, and says what took how long.
+    /// Fetches, decrypts and loads the model version that a lease is for, and says what took how long. `keep` is dropped when
+    /// the load has really ended, whether anybody waits for it or not.
     ///
     /// # Errors
     /// [`RefusalCode::ModelUnavailable`] if it cannot be fetched, opened or loaded; [`RefusalCode::Busy`] if there is no
     /// room while other models are in use.
-    pub async fn load(&self, lease: &Lease) -> Result<Loaded, Refusal> {
+    pub async fn load(&self, lease: &Lease, keep: Keep) -> Result<Loaded, Refusal> {
         let started = Instant::now();
         let load = Load {
             origin: self.origin.clone(),
@@ -309,6 +313,7 @@ impl Models {
             ahead: self.ahead.clone(),
             wanted: Wanted::of(lease),
             watchdog: self.watchdog.clone(),
+            keep,
         };
         let loads = self.loads.clone();
         let load = async move {

@@ -190,13 +190,13 @@ async fn the_times_of_a_load_add_up_to_the_wait_of_each_who_waited() {
     let lease = world.put(1, 9 * MIB).await;
     let first = async {
         let started = Instant::now();
-        let (_, times) = world.models.load(&lease).await.unwrap();
+        let (_, times) = world.models.load(&lease, Arc::new(())).await.unwrap();
         (times, started.elapsed())
     };
     let second = async {
         tokio::task::yield_now().await;
         let started = Instant::now();
-        let (_, times) = world.models.load(&lease).await.unwrap();
+        let (_, times) = world.models.load(&lease, Arc::new(())).await.unwrap();
         (times, started.elapsed())
     };
     let (first, second) = tokio::join!(first, second);

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use sesemi_protocol::envelope::{Path, Report, Steps};
 use sesemi_protocol::id::ModelVersion;
+use sesemi_protocol::isolation::Isolation;
 use sesemi_traces::Span;
 use tokio::time::Instant;
 
@@ -19,6 +20,8 @@ pub(super) struct Journey<'a> {
     /// A key, the model or an execution was missing.
     pub(super) missed: bool,
     steps: Steps,
+    /// What the leases demand that it goes under.
+    quantum: Option<Duration>,
 }
 
 impl<'a> Journey<'a> {
@@ -31,12 +34,31 @@ impl<'a> Journey<'a> {
             first: false,
             missed: false,
             steps: Steps::default(),
+            quantum: None,
         }
     }
 
     /// When it began.
     pub(super) fn began(&self) -> Instant {
         self.began
+    }
+
+    /// Notes what a lease demands. The host is told no times from then on that are finer than the quantum.
+    pub(super) fn goes_under(&mut self, isolation: &Isolation) {
+        self.quantum = self.quantum.max(isolation.quantum());
+    }
+
+    /// The time of which the answer's own has to be a multiple.
+    pub(super) fn quantum(&self) -> Option<Duration> {
+        self.quantum
+    }
+
+    /// Whether an answer may leave before the deadline.
+    pub(super) fn can_answer_before(&self, deadline: Instant) -> bool {
+        let first = self
+            .quantum
+            .map_or(Some(self.began), |quantum| self.began.checked_add(quantum));
+        first.is_some_and(|first| first < deadline)
     }
 
     /// Adds the time since the last step to this one.
@@ -61,7 +83,9 @@ impl<'a> Journey<'a> {
 
     /// Records what went on since the last step.
     pub(super) fn record(&self, name: &'static str, now: Instant) {
-        self.span.step(name, self.last.into_std(), now.into_std());
+        if self.quantum.is_none() {
+            self.span.step(name, self.last.into_std(), now.into_std());
+        }
     }
 
     /// What the user is told.

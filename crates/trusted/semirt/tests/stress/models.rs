@@ -20,8 +20,8 @@ use sesemi_protocol::{
 
 pub(crate) const MODELS: usize = 10;
 pub(crate) const USERS: usize = 20;
-/// Inputs and outputs of a model: 24 MiB of weights.
-pub(crate) const ROWS: usize = 1024;
+/// Inputs and outputs of a model: 36 MiB of weights.
+pub(crate) const ROWS: usize = 1536;
 pub(crate) const COLUMNS: usize = 6144;
 const WEIGHT_BYTES: u64 = (ROWS * COLUMNS * 4) as u64;
 
