@@ -102,6 +102,7 @@ fn figures(
         ratio,
         Samples::new(name("hot.added_ms"), "ms", added).at_most(0.5),
         Samples::new(name("hot.engine_ms"), "ms", engine),
+        Samples::new(name("hot.outside_run_ms"), "ms", steps.outside_run()),
     ];
     all.extend(steps.samples(&name("hot.added_ms")));
     all

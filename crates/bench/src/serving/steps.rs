@@ -23,6 +23,14 @@ impl Steps {
         &self.total
     }
 
+    /// What of the whole was not the run, in milliseconds. It says what a call adds even where a busy machine makes two runs of one
+    /// engine differ by more than that.
+    pub(crate) fn outside_run(&self) -> Vec<f64> {
+        let all = self.total.iter().zip(&self.reports);
+        all.map(|(total, report)| total - report.steps.run_us as f64 / 1e3)
+            .collect()
+    }
+
     /// A figure for each step, and for what is left of the whole: both ends' sealing, HTTP, and in a cold start the process.
     pub(crate) fn samples(&self, figure: &str) -> Vec<Samples> {
         let step = |name: &str, of: fn(&Report) -> u64| {
