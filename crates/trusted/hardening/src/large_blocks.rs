@@ -70,8 +70,8 @@ fn advise_huge(block: *mut u8, length: usize) {
     let _ = unsafe { libc::madvise(block.cast::<c_void>(), length, libc::MADV_HUGEPAGE) };
 }
 
-/// Makes a block longer or shorter, where it is if that can be, and elsewhere without copying what it holds; null if there is no
-/// memory, and the block is then as it was.
+/// Makes a block longer or shorter, where it is if that can be, and elsewhere if not; null if there is no memory, and the block is
+/// then as it was.
 ///
 /// # Safety
 /// `block` came from [`map`] or from here with size `before`, and is used under the returned address alone, if that is not null.
@@ -95,16 +95,11 @@ pub(crate) unsafe fn resize(block: *mut u8, before: usize, after: usize) -> *mut
     if moved.is_null() {
         return moved;
     }
-    let flags = libc::MREMAP_MAYMOVE | libc::MREMAP_FIXED;
-    // SAFETY: the old range is ours, and nobody but the caller uses it. It takes the place of the beginning of a mapping that was
-    // just made, is longer, and that nobody knows of.
-    let pages = unsafe { libc::mremap(start, old, old, flags, moved.cast::<c_void>()) };
-    if pages == libc::MAP_FAILED {
-        // Its pages cannot be moved (it may have become two mappings): then what they hold is copied.
-        // SAFETY: both are at least this long, and are different mappings.
-        unsafe { core::ptr::copy_nonoverlapping(block, moved, before) };
-        give_back(block, old);
-    }
+    // Copied, although the kernel could move the pages: where it cannot, older ones have already unmapped the target when they say
+    // so, and nobody knows what is there then.
+    // SAFETY: both are at least this long, and are different mappings.
+    unsafe { core::ptr::copy_nonoverlapping(block, moved, before) };
+    give_back(block, old);
     moved
 }
 
@@ -115,4 +110,13 @@ pub(crate) unsafe fn resize(block: *mut u8, before: usize, after: usize) -> *mut
 #[allow(unsafe_code)]
 pub(crate) unsafe fn unmap(block: *mut u8, size: usize) {
     give_back(block, size.checked_next_multiple_of(PAGE).unwrap_or(size));
+}
+
+/// Gives back to the kernel what the system's allocator keeps of memory that was freed. It looks through all of it, which takes
+/// its time.
+#[allow(unsafe_code)]
+pub fn give_back_what_is_free() {
+    #[cfg(target_env = "gnu")]
+    // SAFETY: it touches free memory alone, under the allocator's own locks.
+    let _ = unsafe { libc::malloc_trim(0) };
 }

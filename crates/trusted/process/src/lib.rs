@@ -24,4 +24,6 @@ pub mod settings;
 pub mod traced;
 pub mod trust;
 
-pub use sesemi_hardening::wiping::{WipingAllocator, everything as wipe_everything};
+pub use sesemi_hardening::wiping::{
+    WipingAllocator, everything as wipe_everything, give_back_what_is_free,
+};

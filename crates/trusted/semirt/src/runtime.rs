@@ -343,7 +343,8 @@ impl Runtime {
             Some(execution) => execution,
             None => {
                 journey.missed = true;
-                new_execution(&model, request.place).await?
+                let place = request.place.clone();
+                self.models.new_execution(&model, place).await?
             }
         };
         let outputs = self.execute(model, execution, request, turn).await;
@@ -444,17 +445,6 @@ impl Runtime {
             _ => Refusal::new(RefusalCode::EngineFailed, error),
         })
     }
-}
-
-/// Other models' memory may be given back for it, which takes its time.
-async fn new_execution(model: &Arc<Held<Model>>, place: &Arc<Place>) -> Result<Buffers, Refusal> {
-    let (model, place) = (model.clone(), place.clone());
-    let made = tokio::task::spawn_blocking(move || {
-        let made = model.new_execution();
-        drop(place);
-        made
-    });
-    made.await.map_err(|_| RefusalCode::Internal)?
 }
 
 /// A request that is open.

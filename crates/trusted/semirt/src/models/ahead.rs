@@ -168,16 +168,14 @@ impl Ahead {
         Some(begun)
     }
 
-    /// Ends them all, and waits until their memory is free again; whether there were any.
-    pub(super) async fn end_all(&self) -> bool {
+    /// Ends them all, and waits until their memory is free again. None begins as long as what is returned is kept: until then the
+    /// memory has been taken by whoever it was freed for.
+    pub(super) async fn end_all(&self) -> Option<OwnedSemaphorePermit> {
         let ended: Vec<Running> = lock(&self.running).drain().map(|(_, run)| run).collect();
-        if ended.is_empty() && self.slots.available_permits() == AT_ONCE {
-            return false;
-        }
         drop(ended);
         let all = u32::try_from(AT_ONCE).unwrap_or(u32::MAX);
-        let _ = tokio::time::timeout(PATIENCE, self.slots.acquire_many(all)).await;
-        true
+        let all = self.slots.clone().acquire_many_owned(all);
+        tokio::time::timeout(PATIENCE, all).await.ok()?.ok()
     }
 }
 

@@ -288,12 +288,40 @@ impl Arena {
 
 impl Drop for Arena {
     fn drop(&mut self) {
+        drop_elsewhere(self.take_all());
+    }
+}
+
+/// What there is of an arena, in the order in which it is to be dropped: first the memory, then what says that it is there.
+type Remains = (Memory, Option<Reservation>, Option<OwnedSemaphorePermit>);
+
+/// Memory that is wiped on drop if there was ever any plaintext in it.
+struct Memory {
+    bytes: Vec<u8>,
+    secret: bool,
+}
+
+impl Drop for Memory {
+    fn drop(&mut self) {
         if self.secret {
-            self.memory.zeroize();
+            self.bytes.zeroize();
         }
-        // In this order: first the memory, then what says that it is there.
-        let memory = core::mem::take(&mut self.memory);
-        drop_elsewhere((memory, self.reserved.take(), self.slot.take()));
+    }
+}
+
+impl Arena {
+    /// Drops it, and returns when its memory is free.
+    pub(super) async fn dismiss(mut self) {
+        let remains = self.take_all();
+        let _ = tokio::task::spawn_blocking(move || drop(remains)).await;
+    }
+
+    fn take_all(&mut self) -> Remains {
+        let memory = Memory {
+            bytes: core::mem::take(&mut self.memory),
+            secret: self.secret,
+        };
+        (memory, self.reserved.take(), self.slot.take())
     }
 }
 

@@ -84,7 +84,12 @@ impl Reservation {
     pub fn correct(&mut self, bytes: u64) {
         if bytes >= self.bytes {
             let more = bytes.saturating_sub(self.bytes);
-            self.budget.used.fetch_add(more, Ordering::Relaxed);
+            let _ = self
+                .budget
+                .used
+                .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |used| {
+                    Some(used.saturating_add(more))
+                });
         } else {
             let less = self.bytes.saturating_sub(bytes);
             self.budget.used.fetch_sub(less, Ordering::Relaxed);

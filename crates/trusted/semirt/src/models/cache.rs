@@ -2,7 +2,7 @@
 //! again.
 //!
 //! The folder belongs to the host and is believed no more than the store is: segments authenticate themselves. A file is a sparse
-//! copy of a package with the bytes that one engine needed. It appears by renaming, once all that is in it was authentic; several
+//! copy of a package with the bytes that one engine needed. It appears by renaming, once the form that was used was authentic; several
 //! instances may share the folder, and one may remove what another reads, which goes on with what it opened. Whatever is wrong with
 //! a file or the folder is no error: the package is fetched from the store.
 

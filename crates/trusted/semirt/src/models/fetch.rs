@@ -217,13 +217,16 @@ impl Found {
 
     /// Drops what came early, unless it is of this form, and what was reserved for the head beyond what is left of it; bytes
     /// that stay reserved.
-    pub(super) fn keep_of(&mut self, place: &FormPlace) -> u64 {
+    pub(super) async fn keep_of(&mut self, place: &FormPlace) -> u64 {
         self.reserved.correct(self.first.len() as u64);
         let of_form = self.early.take_if(|early| {
             let here = early.arena.plaintext();
             here.start != place.plaintext.start || here.end < place.plaintext.end
         });
-        drop(of_form);
+        if let Some(early) = of_form {
+            // Its memory is counted until it is free.
+            early.arena.dismiss().await;
+        }
         let early = self.early.as_ref();
         let early = early.map_or(0, |early| early.arena.reserved());
         early.saturating_add(self.reserved.bytes())

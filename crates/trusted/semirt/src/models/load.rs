@@ -4,6 +4,7 @@ use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use sesemi_process::give_back_what_is_free;
 use sesemi_protocol::package::{Form, FormPlace, Manifest, PackageError};
 use sesemi_protocol::{Refusal, RefusalCode};
 use tokio::task::spawn_blocking;
@@ -49,7 +50,7 @@ impl Load {
     async fn run(&self, started: Instant, cached: &mut bool) -> Result<Loaded, Refusal> {
         let mut found = self.find(cached).await?;
         let (form, place) = self.choose(&found)?;
-        let kept = found.keep_of(&place);
+        let kept = found.keep_of(&place).await;
         let needed = needs::of(found.package().manifest(), &form, &place);
         self.check_run(&form, needed)?;
         let more = needed.saturating_sub(kept);
@@ -71,6 +72,8 @@ impl Load {
         let cost = started.elapsed();
         let name = self.wanted.model.clone();
         let held = self.shelf.place(name, model, reserved, cost);
+        // What the ranges passed through, and what models left that had to go.
+        drop(spawn_blocking(give_back_what_is_free));
         Ok((held, times))
     }
 
@@ -98,7 +101,7 @@ impl Load {
         if let Some(reserved) = self.shelf.budget().try_take(bytes) {
             return Ok(reserved);
         }
-        let _ = self.ahead.end_all().await;
+        let _none_ahead = self.ahead.end_all().await;
         let shelf = self.shelf.clone();
         let reserving = spawn_blocking(move || shelf.reserve(bytes));
         reserving.await.map_err(|_| RefusalCode::Internal)?

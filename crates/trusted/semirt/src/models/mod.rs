@@ -109,7 +109,10 @@ impl Model {
     /// [`RefusalCode::Busy`] if there is no memory for it while others are in use, [`RefusalCode::EngineFailed`].
     pub fn new_execution(&self) -> Result<Buffers, Refusal> {
         let shelf = self.shelf.upgrade().ok_or(RefusalCode::Internal)?;
-        let reserved = shelf.reserve(self.run)?;
+        self.execution_within(shelf.reserve(self.run)?)
+    }
+
+    fn execution_within(&self, reserved: Reservation) -> Result<Buffers, Refusal> {
         let execution = self
             .loaded
             .execution()
@@ -270,6 +273,33 @@ impl Models {
     #[must_use]
     pub fn evictions(&self) -> u64 {
         self.shelf.evictions()
+    }
+
+    /// A new execution of a model. `keep` is dropped when it has really been made, whether anybody waits for it or not.
+    ///
+    /// # Errors
+    /// As [`Model::new_execution`].
+    pub async fn new_execution(
+        &self,
+        model: &Arc<Held<Model>>,
+        keep: Keep,
+    ) -> Result<Buffers, Refusal> {
+        let free = self.shelf.budget().try_take(model.run);
+        // What was taken for requests that nobody knows yet goes before models do.
+        let _none_ahead = match &free {
+            Some(_) => None,
+            None => self.ahead.end_all().await,
+        };
+        let model = model.clone();
+        let making = tokio::task::spawn_blocking(move || {
+            let made = match free {
+                Some(reserved) => model.execution_within(reserved),
+                None => model.new_execution(),
+            };
+            drop(keep);
+            made
+        });
+        making.await.map_err(|_| RefusalCode::Internal)?
     }
 
     /// Drops all executions that no run uses, of all models: what was computed for one user is then nowhere when the next

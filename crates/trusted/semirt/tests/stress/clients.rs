@@ -104,7 +104,7 @@ impl Client {
                     .or_default() += 1;
             }
             // Those who must be kept apart from all others would have the enclave to themselves.
-            let pause = if self.user >= 18 { 300 } else { 10 };
+            let pause = if self.user >= 18 { 8000 } else { 10 };
             tokio::time::sleep(Duration::from_millis(self.chance.below(pause))).await;
         }
     }

@@ -30,7 +30,7 @@ use crate::models::{World, model, model_key, number_of, request_key};
 
 pub(crate) const SERVICE: ServiceId = ServiceId([5; 32]);
 /// How long leases last, in seconds: many end while this goes on.
-const LEASE: u32 = 2;
+const LEASE: u32 = 5;
 
 /// Says whether a fault is due: the same ones in each run, if not at the same moments.
 pub(crate) struct Chance {

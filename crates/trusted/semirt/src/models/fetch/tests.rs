@@ -50,7 +50,7 @@ fn origin(store: &Arc<dyn ObjectStore>) -> Origin {
 
 async fn form_of(mut found: Found, form: usize) -> Result<Vec<Vec<u8>>, FetchError> {
     let place = found.package().place(form).unwrap();
-    found.keep_of(&place);
+    found.keep_of(&place).await;
     let reserved = Budget::new(ENOUGH).try_take(1).unwrap();
     Ok(found.form(place, reserved).await?.0.into_parts().0)
 }
