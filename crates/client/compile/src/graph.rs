@@ -1,8 +1,8 @@
 //! What a graph says about itself.
 
-use sesemi_onnx::messages::{
-    self, DimensionValue, GraphProto, NodeProto, TypeValue, ValueInfoProto, data_type,
-};
+use sesemi_onnx::messages::{self, DimensionValue, TypeValue, ValueInfoProto, data_type};
+#[cfg(feature = "engines")]
+use sesemi_onnx::messages::{GraphProto, NodeProto};
 use sesemi_protocol::package::{Dimension, TensorSpec};
 use sesemi_protocol::tensor::DataType;
 
@@ -71,6 +71,7 @@ pub(crate) fn protocol_type(number: i32) -> Option<DataType> {
 }
 
 /// Whether a node of the graph, or of a graph in it, is of this domain.
+#[cfg(feature = "engines")]
 pub(crate) fn has_domain(graph: &GraphProto, domain: &str) -> bool {
     let inside = |node: &NodeProto| {
         let mut attributes = node.attribute.iter();

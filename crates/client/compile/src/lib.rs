@@ -18,19 +18,31 @@
 
 #![forbid(unsafe_code)]
 
+#[cfg(feature = "engines")]
 mod check;
+mod folder;
 mod graph;
+mod job;
+#[cfg(feature = "engines")]
 mod onnxruntime;
+mod results;
 mod weights;
 
 use sesemi_onnx::OnnxError;
 use sesemi_protocol::package::{FormContent, InstructionSet, Memory, ModelFormat, WeightListError};
-use sesemi_semirt::engine::EngineError;
 
-pub use check::{Checked, Tolerance, check, compare, sample_inputs};
+#[cfg(feature = "engines")]
+pub use check::{Checked, check, check_against, load};
+pub use folder::{
+    DESCRIPTION, Description, EngineReport, FileDigest, FolderError, FormDescription, Port,
+    part_names,
+};
 pub use graph::specs;
+pub use job::{Done, Job, JobForm, Refused, Said};
+#[cfg(feature = "engines")]
 pub use onnxruntime::compile_for_onnxruntime;
-pub use weights::split_weights;
+pub use results::{Choices, Tolerance, compare, sample_inputs, sample_inputs_of};
+pub use weights::{split_weights, unoptimised, whole};
 
 /// Weights from this size on are moved out of a graph, in bytes: smaller ones are not worth an entry in a list.
 pub const SMALLEST_WEIGHT: usize = 128;
@@ -54,8 +66,13 @@ pub enum CompileError {
     #[error("cannot use a temporary folder: {0}")]
     Io(#[from] std::io::Error),
     /// A form does not load or run.
+    #[cfg(feature = "engines")]
     #[error("the compiled form does not run: {0}")]
-    Engine(#[from] EngineError),
+    Engine(#[from] sesemi_semirt::engine::EngineError),
+    /// The original does not load or run.
+    #[cfg(feature = "engines")]
+    #[error("the original does not run: {0}")]
+    Original(#[source] sesemi_semirt::engine::EngineError),
     /// A form computes something else.
     #[error("the compiled form computes something else: {0}")]
     Differs(String),

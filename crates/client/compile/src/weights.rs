@@ -5,7 +5,7 @@ use sesemi_onnx::messages::{
     GraphProto, ModelProto, StringStringEntryProto, TensorProto, data_location, data_type,
 };
 use sesemi_protocol::package::{
-    InstructionSet, Memory, ModelFormat, NOWHERE, WEIGHT_ALIGNMENT, WEIGHTS, Weight, WeightList,
+    InstructionSet, Memory, ModelFormat, WEIGHT_ALIGNMENT, WEIGHTS, Weight, WeightList,
 };
 use sesemi_protocol::tensor::DataType;
 
@@ -18,6 +18,7 @@ pub(crate) enum Reference {
     /// Where they lie in the part [`WEIGHTS`].
     Place,
     /// Nothing: a list says it.
+    #[cfg(feature = "engines")]
     Nowhere,
 }
 
@@ -34,6 +35,30 @@ pub fn split_weights(onnx: &[u8]) -> Result<CompiledForm, CompileError> {
         parts: vec![weights, sesemi_onnx::write(&model)?],
         memory: Memory::default(),
         prepack: false,
+    })
+}
+
+/// The portable form that is the file as it is.
+#[must_use]
+pub fn whole(onnx: &[u8]) -> CompiledForm {
+    CompiledForm {
+        format: ModelFormat::Onnx,
+        instruction_set: InstructionSet::Any,
+        parts: vec![onnx.to_vec()],
+        memory: Memory::default(),
+        prepack: false,
+    }
+}
+
+/// The file as it is, as a form that ONNX Runtime does not optimise, because it says that this was done. Forms are compared with it.
+///
+/// # Errors
+/// [`CompileError::List`], never in practice.
+pub fn unoptimised(onnx: &[u8]) -> Result<CompiledForm, CompileError> {
+    Ok(CompiledForm {
+        format: ModelFormat::OnnxRuntimeCompiled,
+        parts: vec![vec![], WeightList::default().encode(0)?, onnx.to_vec()],
+        ..whole(onnx)
     })
 }
 
@@ -98,7 +123,10 @@ fn refer(tensor: &mut TensorProto, reference: Reference, start: usize, length: u
     let (dims, data_type) = (std::mem::take(&mut tensor.dims), tensor.data_type);
     let mut external_data = vec![];
     match reference {
-        Reference::Nowhere => external_data.push(entry("location", NOWHERE)),
+        #[cfg(feature = "engines")]
+        Reference::Nowhere => {
+            external_data.push(entry("location", sesemi_protocol::package::NOWHERE))
+        }
         Reference::Place => external_data.extend([
             entry("location", WEIGHTS),
             entry("offset", &start.to_string()),

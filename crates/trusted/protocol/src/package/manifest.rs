@@ -44,6 +44,16 @@ impl ModelFormat {
             Self::OnnxRuntimeCompiled => 3,
         }
     }
+
+    /// Its name.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Onnx => "onnx",
+            Self::OnnxWithWeights => "onnx-with-weights",
+            Self::OnnxRuntimeCompiled => "onnxruntime-compiled",
+        }
+    }
 }
 
 /// What a processor must be able to do to run a form: weights may lie as its widest vectors want them.
@@ -59,6 +69,18 @@ pub enum InstructionSet {
     /// x86-64 with AVX-512 (F, BW, DQ, VL).
     #[n(3)]
     X86Avx512,
+}
+
+impl InstructionSet {
+    /// Its name.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Any => "any",
+            Self::X86Avx2 => "x86-64-avx2",
+            Self::X86Avx512 => "x86-64-avx512",
+        }
+    }
 }
 
 /// One dimension of a tensor.

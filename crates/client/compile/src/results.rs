@@ -1,0 +1,225 @@
+//! Results and samples: what is compared, and on what.
+
+use std::ops::Range;
+
+use serde::{Deserialize, Serialize};
+use sesemi_protocol::package::{Dimension, TensorSpec};
+use sesemi_protocol::tensor::{DataType, Tensor};
+
+use crate::CompileError;
+
+/// How far two results of one computation may be apart. Engines add in another order, so results differ in their last digits.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Tolerance {
+    /// At most this.
+    pub absolute: f64,
+    /// Or this part of the value.
+    pub relative: f64,
+}
+
+impl Default for Tolerance {
+    fn default() -> Self {
+        Self {
+            absolute: 1e-3,
+            relative: 1e-3,
+        }
+    }
+}
+
+/// The largest difference between two results.
+///
+/// # Errors
+/// [`CompileError::Differs`] if it is above the tolerance, or names, types or shapes differ.
+pub fn compare(
+    expected: &[Tensor],
+    found: &[Tensor],
+    tolerance: Tolerance,
+) -> Result<f64, CompileError> {
+    if expected.len() != found.len() {
+        return Err(CompileError::Differs("another number of outputs".into()));
+    }
+    let mut largest = 0f64;
+    for (expected, found) in expected.iter().zip(found) {
+        let name = &expected.name;
+        if (name, expected.data_type, &expected.shape)
+            != (&found.name, found.data_type, &found.shape)
+        {
+            let differs = format!("output '{name}' has another name, type or shape");
+            return Err(CompileError::Differs(differs));
+        }
+        for (place, (expected, found)) in values(expected).zip(values(found)).enumerate() {
+            let difference = if expected == found || (expected.is_nan() && found.is_nan()) {
+                0.0
+            } else {
+                (expected - found).abs()
+            };
+            let allowed = tolerance.absolute.max(tolerance.relative * expected.abs());
+            // Also where it is no number.
+            if !matches!(difference.partial_cmp(&allowed), Some(order) if order.is_le()) {
+                return Err(CompileError::Differs(format!(
+                    "value {place} of output '{name}' is {found} instead of {expected}"
+                )));
+            }
+            largest = largest.max(difference);
+        }
+    }
+    Ok(largest)
+}
+
+/// The values of a tensor as numbers. (Integers above 2^53 are rounded.)
+fn values(tensor: &Tensor) -> impl Iterator<Item = f64> {
+    let data_type = tensor.data_type;
+    let elements = tensor.data.chunks_exact(data_type.size());
+    elements.map(move |bytes| {
+        let mut wide = [0u8; 8];
+        for (to, from) in wide.iter_mut().zip(bytes) {
+            *to = *from;
+        }
+        let bits = u64::from_le_bytes(wide);
+        match data_type {
+            DataType::Bool | DataType::Uint8 | DataType::Uint16 | DataType::Uint32 => bits as f64,
+            DataType::Uint64 => bits as f64,
+            DataType::Int8 => f64::from(bits as u8 as i8),
+            DataType::Int16 => f64::from(bits as u16 as i16),
+            DataType::Int32 => f64::from(bits as u32 as i32),
+            DataType::Int64 => bits as i64 as f64,
+            DataType::Fp32 => f64::from(f32::from_bits(bits as u32)),
+            DataType::Fp64 => f64::from_bits(bits),
+            DataType::Bf16 => f64::from(f32::from_bits((bits as u32) << 16)),
+            DataType::Fp16 => half(bits as u16),
+        }
+    })
+}
+
+/// IEEE 754 binary16.
+fn half(bits: u16) -> f64 {
+    let sign = if bits >> 15 == 0 { 1.0 } else { -1.0 };
+    let (exponent, fraction) = ((bits >> 10) & 0x1f, f64::from(bits & 0x3ff) / 1024.0);
+    sign * match exponent {
+        0 => fraction * 2f64.powi(-14),
+        0x1f if fraction == 0.0 => f64::INFINITY,
+        0x1f => f64::NAN,
+        _ => (1.0 + fraction) * 2f64.powi(i32::from(exponent).saturating_sub(15)),
+    }
+}
+
+/// What samples are like, where that does not follow from the model.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Choices {
+    /// Shapes of inputs, by name; inputs that are not named have 1 for each extent that may vary.
+    pub shapes: Vec<(String, Vec<u64>)>,
+    /// Values of inputs that are integers, by name, without the last; others are 0 and 1, which is in every vocabulary.
+    pub ranges: Vec<(String, Range<i64>)>,
+}
+
+/// Inputs for a try: numbers between -1 and 1, integers of 0 and 1, dynamic dimensions of 1. The same for the same seed.
+#[must_use]
+pub fn sample_inputs(inputs: &[TensorSpec], seed: u64) -> Vec<Tensor> {
+    let smallest = |spec: &TensorSpec| spec.shape.iter().map(|it| fixed(it).unwrap_or(1)).collect();
+    let mut next = numbers(seed);
+    let mut sample = |spec: &TensorSpec| drawn(spec, smallest(spec), &mut next);
+    inputs.iter().map(&mut sample).collect()
+}
+
+/// The same, with shapes and values of some inputs chosen.
+///
+/// # Errors
+/// [`CompileError::Model`] if there is no such input, or it has no such shape or values.
+pub fn sample_inputs_of(
+    inputs: &[TensorSpec],
+    choices: &Choices,
+    seed: u64,
+) -> Result<Vec<Tensor>, CompileError> {
+    let wrong = |what: String| CompileError::Model(what);
+    let unknown = |name: &str| wrong(format!("there is no input '{name}'"));
+    let mut pinned = inputs.to_vec();
+    for (name, shape) in &choices.shapes {
+        let spec = pinned.iter_mut().find(|spec| spec.name == *name);
+        let spec = spec.ok_or_else(|| unknown(name))?;
+        if !spec.fits(spec.data_type, shape) {
+            let is = spec.describe();
+            return Err(wrong(format!(
+                "input '{name}' is {is}, which {shape:?} does not fit"
+            )));
+        }
+        spec.shape = shape.iter().copied().map(Dimension::Fixed).collect();
+    }
+    let mut samples = sample_inputs(&pinned, seed);
+    // Other numbers than those that the rest is drawn with.
+    let mut next = numbers(!seed);
+    for (name, range) in &choices.ranges {
+        let sample = samples.iter_mut().find(|sample| sample.name == *name);
+        let sample = sample.ok_or_else(|| unknown(name))?;
+        let length = range.end.checked_sub(range.start).map(u64::try_from);
+        let length = length.and_then(Result::ok).filter(|length| *length > 0);
+        let length = length.filter(|_| is_integer(sample.data_type));
+        let length =
+            length.ok_or_else(|| wrong(format!("input '{name}' has no values of {range:?}")))?;
+        for element in sample.data.chunks_exact_mut(sample.data_type.size()) {
+            let above = next().checked_rem(length).unwrap_or(0);
+            let value = range.start.wrapping_add_unsigned(above);
+            for (to, from) in element.iter_mut().zip(value.to_le_bytes()) {
+                *to = from;
+            }
+        }
+    }
+    Ok(samples)
+}
+
+fn is_integer(data_type: DataType) -> bool {
+    use DataType::{Int8, Int16, Int32, Int64, Uint8, Uint16, Uint32, Uint64};
+    matches!(
+        data_type,
+        Int8 | Int16 | Int32 | Int64 | Uint8 | Uint16 | Uint32 | Uint64
+    )
+}
+
+fn fixed(dimension: &Dimension) -> Option<u64> {
+    match dimension {
+        Dimension::Fixed(extent) => Some(*extent),
+        Dimension::Dynamic => None,
+    }
+}
+
+/// Numbers that look like chance. (Steele, Lea, Flood: "Fast splittable pseudorandom number generators", 2014.)
+fn numbers(seed: u64) -> impl FnMut() -> u64 {
+    let mut state = seed.wrapping_add(0x9e37_79b9_7f4a_7c15);
+    move || {
+        state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = state;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+}
+
+fn drawn(spec: &TensorSpec, shape: Vec<u64>, next: &mut impl FnMut() -> u64) -> Tensor {
+    let elements = shape.iter().fold(1u64, |all, one| all.saturating_mul(*one));
+    let data = (0..elements).flat_map(|_| element(spec.data_type, next()));
+    let data = data.collect();
+    Tensor {
+        name: spec.name.clone(),
+        data_type: spec.data_type,
+        shape,
+        data,
+    }
+}
+
+/// The bytes of one element, drawn with these bits.
+fn element(data_type: DataType, bits: u64) -> Vec<u8> {
+    let number = (bits >> 40) as f32 / (1u64 << 23) as f32 - 1.0;
+    match data_type {
+        DataType::Fp32 => number.to_le_bytes().to_vec(),
+        DataType::Fp64 => f64::from(number).to_le_bytes().to_vec(),
+        DataType::Bf16 => ((number.to_bits() >> 16) as u16).to_le_bytes().to_vec(),
+        // A sign, and an exponent for numbers from 0.5 to 1.
+        DataType::Fp16 => ((bits as u16 & 0x83ff) | 0x3800).to_le_bytes().to_vec(),
+        _ => {
+            let mut bytes = vec![0; data_type.size()];
+            if let Some(low) = bytes.first_mut() {
+                *low = (bits >> 63) as u8;
+            }
+            bytes
+        }
+    }
+}
