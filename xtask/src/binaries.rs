@@ -22,7 +22,7 @@ const fn binary(package: &'static str, name: &'static str, in_tee: bool) -> Bina
 }
 
 /// Every program that `cargo xtask build` makes.
-pub(crate) const BINARIES: [Binary; 6] = [
+pub(crate) const BINARIES: [Binary; 7] = [
     binary("sesemi-keyservice", "sesemi-keyservice", true),
     binary("sesemi-semirt", "sesemi-semirt", true),
     Binary {
@@ -32,6 +32,11 @@ pub(crate) const BINARIES: [Binary; 6] = [
     binary("sesemi-simtee", "simtee", false),
     binary("sesemi-fnpacker", "sesemi-fnpacker", false),
     binary("sesemi-cli", "sesemi", false),
+    // What `sesemi model compile` starts: it maps ONNX Runtime, which the static `sesemi` cannot.
+    Binary {
+        maps_library: true,
+        ..binary("sesemi-compile", "sesemi-compile", false)
+    },
 ];
 
 /// The program that measures. It is a tool: not built with the others, not part of the product.
@@ -45,6 +50,12 @@ pub(crate) const BENCH_WITH_ENGINES: Binary = Binary {
 
 /// The program that kills KeyService: a tool like it.
 pub(crate) const CRASH: Binary = binary("sesemi-crash", "sesemi-crash", false);
+
+/// The program that tries real models: a tool as well, which maps ONNX Runtime to compare with it.
+pub(crate) const CONFORMANCE: Binary = Binary {
+    maps_library: true,
+    ..binary("sesemi-conformance", "sesemi-conformance", false)
+};
 
 /// The service that holds everybody's keys.
 pub(crate) const KEYSERVICE: &str = "sesemi-keyservice";

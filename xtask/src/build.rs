@@ -106,7 +106,15 @@ fn note_overridden_flags() {
 /// alone: a feature that a host crate wants must not change what the TEE measures.
 fn builds() -> Vec<Vec<&'static Binary>> {
     let mut builds: Vec<Vec<_>> = binaries::in_tee().map(|binary| vec![binary]).collect();
-    builds.push(BINARIES.iter().filter(|binary| !binary.in_tee).collect());
+    // Static programs and those that cannot be are compiled with other flags.
+    for maps_library in [false, true] {
+        let group = BINARIES.iter().filter(|binary| !binary.in_tee);
+        builds.push(
+            group
+                .filter(|binary| binary.maps_library == maps_library)
+                .collect(),
+        );
+    }
     builds
 }
 
@@ -185,14 +193,16 @@ mod tests {
 
     #[test]
     fn what_maps_a_library_is_built_by_itself_and_without_the_static_flags() {
-        let group = builds()
-            .into_iter()
-            .find(|group| group.iter().any(|binary| binary.maps_library));
-        let group = group.unwrap();
-        assert_eq!(group.len(), 1);
-        let cargo = cargo_build("x86_64-unknown-linux-gnu", &group);
-        let mut set = cargo.get_envs();
-        assert!(set.all(|(_, value)| value != Some(OsStr::new(STATIC))));
+        let groups = builds().into_iter();
+        let groups = groups.filter(|group| group.iter().any(|binary| binary.maps_library));
+        let groups: Vec<_> = groups.collect();
+        assert_eq!(groups.len(), 2);
+        for group in groups {
+            assert_eq!(group.len(), 1);
+            let cargo = cargo_build("x86_64-unknown-linux-gnu", &group);
+            let mut set = cargo.get_envs();
+            assert!(set.all(|(_, value)| value != Some(OsStr::new(STATIC))));
+        }
     }
 
     #[test]

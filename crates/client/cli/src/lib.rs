@@ -10,6 +10,7 @@
 
 pub mod args;
 pub mod commands;
+pub mod compile;
 pub mod connection;
 pub mod demo;
 pub mod doctor;
@@ -17,6 +18,7 @@ pub mod endorsements;
 pub mod engines;
 pub mod error;
 mod files;
+pub mod inspect;
 pub mod manifest;
 pub mod measure;
 pub mod seen;

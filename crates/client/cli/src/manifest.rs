@@ -1,58 +1,78 @@
-//! The manifest of an ONNX file: its inputs and outputs, as the graph itself says, and the file as its one form.
+//! What is pushed: an ONNX file as it is, or the forms of a compiled folder.
 
-use rten::{
-    DataType as RtenType, Dimension as RtenDimension, Model, ModelOptions, NodeId, ValueType,
-};
-use sesemi::{DataType, Dimension, FormContent, Manifest, TensorSpec};
+use std::path::Path;
 
+use rten::ModelOptions;
+use sesemi::{DataType, TensorSpec};
+use sesemi_compile::{CompiledForm, Description, specs, whole};
+
+use crate::compile::{in_words, read_model};
 use crate::error::CliError;
 
-/// Describes forms of a model whose inputs and outputs are those of this ONNX, which is loaded as SeMIRT will.
-///
-/// # Errors
-/// [`CliError::Input`] if the model does not load, or uses types that cannot be told from the graph.
-pub fn manifest_of_onnx(bytes: &[u8], forms: &[FormContent<'_>]) -> Result<Manifest, CliError> {
-    let model = ModelOptions::with_all_ops()
-        .load(bytes.to_vec())
-        .map_err(|e| {
-            CliError::Input(format!(
-                "this is not an ONNX model that SeMIRT can load: {e}"
-            ))
-        })?;
-    let specs = |ids: &[NodeId]| {
-        ids.iter()
-            .map(|id| spec(&model, *id))
-            .collect::<Result<_, _>>()
-    };
-    let (inputs, outputs) = (specs(model.input_ids())?, specs(model.output_ids())?);
-    Ok(Manifest::describing(inputs, outputs, forms))
+/// A model's inputs, outputs and forms, the preferred form first.
+#[derive(Debug)]
+pub struct Pushed {
+    /// Its inputs.
+    pub inputs: Vec<TensorSpec>,
+    /// Its outputs.
+    pub outputs: Vec<TensorSpec>,
+    /// Its forms.
+    pub forms: Vec<CompiledForm>,
 }
 
-fn spec(model: &Model, id: NodeId) -> Result<TensorSpec, CliError> {
-    let info = model
-        .node_info(id)
-        .ok_or_else(|| CliError::Input("the model has an input or output without a node".into()))?;
-    let name = info.name().unwrap_or_default().to_owned();
-    let unknown = |what: &str| CliError::Input(format!("'{name}' of the model has {what}"));
-    let data_type = match info.dtype() {
-        Some(ValueType::Tensor(RtenType::Float)) => DataType::Fp32,
-        Some(ValueType::Tensor(RtenType::Int32)) => DataType::Int32,
-        Some(ValueType::Tensor(RtenType::Int8)) => DataType::Int8,
-        Some(ValueType::Tensor(RtenType::UInt8)) => DataType::Uint8,
-        _ => return Err(unknown("a data type that this engine does not know")),
+/// Reads what is to be pushed.
+///
+/// # Errors
+/// [`CliError::Folder`] if a compiled folder is not what it was, [`CliError::Input`] if a file is no model that RTen runs as it is.
+pub fn pushed(path: &Path) -> Result<Pushed, CliError> {
+    if path.is_dir() {
+        let description = Description::read(path)?;
+        let (inputs, outputs) = description.specs().map_err(CliError::Input)?;
+        return Ok(Pushed {
+            inputs,
+            outputs,
+            forms: description.forms(path)?,
+        });
+    }
+    of_onnx(&read_model(path)?)
+}
+
+/// An ONNX file as it is, which every engine must be able to run.
+///
+/// # Errors
+/// [`CliError::Input`] if it is no model, or none that RTen runs.
+pub fn of_onnx(bytes: &[u8]) -> Result<Pushed, CliError> {
+    // This reads strictly, so that what comes behind it is given models alone.
+    let (inputs, outputs) = specs(bytes).map_err(|e| CliError::Input(in_words(&e)))?;
+    let refused = |why: String| {
+        CliError::Input(format!(
+            "the engine rten does not run this model: {why}; `sesemi model compile` makes forms for other engines, and a \
+             folder that can be pushed"
+        ))
     };
-    let shape = info
-        .shape()
-        .ok_or_else(|| unknown("no shape; run shape inference on the model first"))?
-        .into_iter()
-        .map(|dimension| match dimension {
-            RtenDimension::Fixed(extent) => Dimension::Fixed(extent as u64),
-            RtenDimension::Symbolic(_) => Dimension::Dynamic,
-        })
-        .collect();
-    Ok(TensorSpec {
-        name,
-        data_type,
-        shape,
+    let unknown = |spec: &&TensorSpec| !runs_in_rten(spec.data_type);
+    if let Some(spec) = inputs.iter().chain(&outputs).find(unknown) {
+        let (name, data_type) = (&spec.name, spec.data_type.as_str());
+        return Err(refused(format!("'{name}' is {data_type}")));
+    }
+    let loaded = ModelOptions::with_all_ops().load(bytes.to_vec());
+    loaded.map_err(|e| refused(e.to_string()))?;
+    Ok(Pushed {
+        inputs,
+        outputs,
+        forms: vec![whole(bytes)],
     })
+}
+
+/// Whether SeMIRT with RTen takes tensors of this type.
+fn runs_in_rten(data_type: DataType) -> bool {
+    matches!(
+        data_type,
+        DataType::Fp32
+            | DataType::Int32
+            | DataType::Int64
+            | DataType::Bool
+            | DataType::Int8
+            | DataType::Uint8
+    )
 }

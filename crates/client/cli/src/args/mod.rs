@@ -2,6 +2,7 @@
 
 mod access;
 mod audit;
+mod compile;
 mod isolation;
 mod key;
 mod keyservice;
@@ -14,6 +15,7 @@ use clap::{Args, Parser, Subcommand};
 
 pub use access::{AccessCommand, DelegateCommand, ExplainArgs, GrantArgs, GroupCommand, RoleArg};
 pub use audit::{AuditCommand, AuditVerifyArgs};
+pub use compile::{CompileArgs, CompileEngine, Prepack};
 pub use isolation::{IsolationArgs, LevelArg};
 pub use key::{KeyCommand, ScopeArgs};
 pub use keyservice::KeyserviceCommand;

@@ -4,15 +4,38 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
 
-use super::{IsolationArgs, Who};
+use super::{CompileArgs, IsolationArgs, Who};
 
 /// What can be done with models.
 #[derive(Debug, Subcommand)]
 pub enum ModelCommand {
-    /// Encrypt an ONNX model, upload it, and register its key.
+    /// Make the forms of an ONNX model that engines load fast, check them against the original, and measure what they need.
+    ///
+    /// ONNX Runtime's form is made for processors like this one; the portable form is always there for others. Nothing is sent
+    /// anywhere. `sesemi model push` takes the folder.
+    #[command(after_help = "Examples:\n  \
+        sesemi model compile resnet101.onnx --out resnet101 --budget-mib 512\n  \
+        sesemi model compile det.onnx --out det --shape x=1x3x320x320 --tolerance 0.01\n  \
+        sesemi model compile embed.onnx --out embed --shape input_ids=1x128 --range input_ids=0..30522\n  \
+        sesemi model compile model.onnx --out model --engine rten --prepack off --json")]
+    Compile(CompileArgs),
+    /// Show a model's inputs, outputs and forms, of an ONNX file or a compiled folder.
+    #[command(after_help = "Examples:\n  \
+        sesemi model inspect models/breast-cancer/breast-cancer.onnx\n  \
+        sesemi model inspect resnet101 --json")]
+    Inspect {
+        /// The ONNX file or the folder.
+        path: PathBuf,
+        /// Print JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Encrypt a model, upload it, and register its key.
     #[command(
         after_help = "Example:\n  sesemi model push models/breast-cancer/breast-cancer.onnx \\\n    \
         --name breast-cancer --model-version 1 --identity owner.identity\n\n\
+        All forms of a compiled model:\n  \
+        sesemi model push resnet101 --name resnet101 --identity owner.identity\n\n\
         One request at a time, nothing kept between two, answers every 50 ms:\n  \
         sesemi model push model.onnx --name scans --isolation sequential --response-quantum-ms 50 \\\n    \
         --identity owner.identity"
@@ -84,7 +107,7 @@ pub enum ModelCommand {
 /// Arguments of `model push`.
 #[derive(Debug, Args)]
 pub struct PushArgs {
-    /// The ONNX file, with all weights inside.
+    /// The ONNX file, with all weights inside, or the folder that `sesemi model compile` made.
     pub file: PathBuf,
     /// The model's name: a-z, 0-9, '.', '_' and '-'.
     #[arg(long)]

