@@ -79,7 +79,6 @@ fn rten_and_onnxruntime_agree_on_densenet() {
 }
 
 #[test]
-#[ignore = "takes a minute; `cargo test -p sesemi-paper-models -- --ignored`"]
 fn rten_and_onnxruntime_agree_on_resnet() {
     agree(Network::ResNet101);
 }
