@@ -23,6 +23,12 @@ pub(crate) enum Engine {
 }
 
 impl Engine {
+    /// As it is written on a command line.
+    fn name(self) -> Outcome<String> {
+        let value = self.to_possible_value().ok_or("an engine has no name")?;
+        Ok(value.get_name().to_owned())
+    }
+
     /// SeMIRT with this engine.
     fn program(self) -> &'static str {
         match self {
@@ -68,15 +74,14 @@ pub(crate) fn run(what: &str, setting: &Setting, more: &[String]) -> Outcome<()>
         tee: String::new(),
         engines: Vec::new(),
         threads: Some(setting.threads),
-        command: format!("cargo xtask bench {what} --json FILE {}", how.join(" ")),
+        command: repeats(what, &engines, &how)?,
         figures: Vec::new(),
     };
     let mut explanations = Explanations::new();
     for engine in engines {
         let mut command = Command::new(&program);
         command.arg(what).args(&how);
-        let name = engine.to_possible_value().ok_or("an engine has no name")?;
-        command.args(["--engine", name.get_name(), "--semirt"]);
+        command.args(["--engine", &engine.name()?, "--semirt"]);
         command.arg(build::build_one(engine.program())?);
         let report: Report = super::samples(&mut command)?;
         measured.figures.extend(report.figures()?);
@@ -86,6 +91,15 @@ pub(crate) fn run(what: &str, setting: &Setting, more: &[String]) -> Outcome<()>
     }
     let json = setting.json.as_deref();
     super::tell(&measured, &in_words(&measured, &explanations), json)
+}
+
+/// The command that measures the same again, also where more engines are installed.
+fn repeats(what: &str, engines: &[Engine], how: &[String]) -> Outcome<String> {
+    let mut command = format!("cargo xtask bench {what} --json FILE {}", how.join(" "));
+    for engine in engines {
+        command.push_str(&format!(" --engine {}", engine.name()?));
+    }
+    Ok(command)
 }
 
 /// What `sesemi-bench` is told for every engine.
@@ -150,8 +164,10 @@ mod tests {
     #[test]
     fn the_command_that_repeats_it_has_everything_that_was_chosen() {
         let more = ["--requests".to_owned(), "5".to_owned()];
-        let how = arguments(&setting(&[]), &more).join(" ");
-        let expected = "--runs 20 --limit 600 --threads 2 --model tiny --requests 5";
-        assert_eq!(how, expected);
+        let how = arguments(&setting(&[]), &more);
+        let expected = "cargo xtask bench soak --json FILE --runs 20 --limit 600 --threads 2 --model tiny --requests 5 \
+            --engine rten --engine onnxruntime";
+        let engines = [Engine::Rten, Engine::Onnxruntime];
+        assert_eq!(repeats("soak", &engines, &how).unwrap(), expected);
     }
 }
