@@ -71,7 +71,10 @@ impl Launcher {
             code: CodeIdentityDigest([0; 32]),
         };
         let ready = launcher.wait_for("ready")?;
-        let code = ready["code"].as_str().and_then(|it| it.parse().ok());
+        let code = ready
+            .get("code")
+            .and_then(Value::as_str)
+            .and_then(|it| it.parse().ok());
         let code: Digest = code.ok_or(BenchError::Unexpected("the launcher names no code"))?;
         launcher.code = CodeIdentityDigest(code.0);
         Ok(launcher)
@@ -81,8 +84,8 @@ impl Launcher {
     pub(crate) fn launch(&mut self, arguments: &[String]) -> Result<Instance, BenchError> {
         self.order(&json!(arguments).to_string())?;
         let announced = self.wait_for("listening")?;
-        let address = announced["address"].as_str();
-        let pid = announced["pid"].as_u64();
+        let address = announced.get("address").and_then(Value::as_str);
+        let pid = announced.get("pid").and_then(Value::as_u64);
         let (address, pid) = address.zip(pid).ok_or(BenchError::Unexpected(
             "SeMIRT does not say where it listens",
         ))?;
@@ -109,7 +112,7 @@ impl Launcher {
             let line = self.lines.recv_timeout(START).map_err(|_| {
                 BenchError::Unexpected("SeMIRT did not start or end in time, see above")
             })?;
-            if line["event"] == event {
+            if line.get("event").is_some_and(|it| it == event) {
                 return Ok(line);
             }
         }

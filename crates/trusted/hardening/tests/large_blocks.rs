@@ -51,7 +51,7 @@ fn resize(block: &mut Vec<u8>, length: usize) {
 
 #[test]
 fn a_very_large_block_is_zero_aligned_resized_in_place_and_gone_once_it_is_given_back() {
-    for length in [SMALLEST, SMALLEST + 1, 32 * MIB, 32 * MIB + 4097] {
+    for length in [SMALLEST + 65536, SMALLEST + 1, 32 * MIB, 32 * MIB + 4097] {
         let mut block = vec![0u8; length];
         let (start, last) = (block.as_ptr().addr(), length - 1);
         assert!(start.is_multiple_of(HUGE_PAGE), "{start:x}");

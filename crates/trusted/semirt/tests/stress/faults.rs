@@ -29,8 +29,8 @@ use sesemi_semirt::keys::KeySource;
 use crate::models::{World, model, model_key, number_of, request_key};
 
 pub(crate) const SERVICE: ServiceId = ServiceId([5; 32]);
-/// How long leases last, in seconds: many end while this goes on.
-const LEASE: u32 = 5;
+/// How long leases last, in seconds: those of every other user end while this goes on, and again and again.
+const LEASES: [u32; 2] = [2, 60];
 
 /// Says whether a fault is due: the same ones in each run, if not at the same moments.
 pub(crate) struct Chance {
@@ -96,7 +96,7 @@ impl FaultyKeyService {
             model_key: model_key(number),
             manifest: self.world.manifest(number),
             request_key: request_key(user),
-            seconds: LEASE,
+            seconds: LEASES[user % 2],
             isolation: Isolation::new(level, 0).unwrap(),
             state: StatePoint {
                 service: SERVICE,
