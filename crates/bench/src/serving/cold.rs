@@ -1,4 +1,4 @@
-//! From the start of an instance to its first answer, next to the bound ([`super::bound`]), in turns.
+//! From the start of an instance to its first answer, next to the bound ([`super::bound()`]), in turns.
 
 use std::path::Path as FilePath;
 use std::time::Instant;

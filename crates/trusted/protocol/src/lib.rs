@@ -8,7 +8,7 @@
 //! - [`id`]: who and what: principals, services, models, code identities, requests;
 //! - [`cbor`], [`cose`]: strict deterministic CBOR (RFC 8949, 4.2.1) and the two COSE messages (RFC 9052) in use;
 //! - [`envelope`]: sealed requests and responses; [`tensor`]: what is in them;
-//!   [`reference`]: where they lie if they are not sent;
+//!   [`mod@reference`]: where they lie if they are not sent;
 //! - [`package`]: the encrypted model package and its manifest;
 //! - [`command`], [`receipt`]: what principals tell KeyService, and how it acknowledges; [`query`]: what they ask it;
 //! - [`audit`]: its log, as principals see and verify it; [`share`]: what custodians keep;
