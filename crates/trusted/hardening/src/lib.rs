@@ -6,6 +6,7 @@
 //!   through its input finds no program to start, no file to read and no process to look into.
 //!
 //! - [`stack`]: what a computation with a key leaves on the stack, overwritten.
+//! - [`wiped`]: wiping of much memory at once;
 //! - [`wiping`]: an allocator for trusted programs that leaves no copies of keys behind in free memory.
 //!
 //! A TEE protects against the host; this protects against bugs of our own, and it is all that there is outside a TEE, where
@@ -32,5 +33,6 @@ pub mod secret_memory;
 pub mod stack;
 #[cfg(target_os = "linux")]
 mod sys;
+pub mod wiped;
 #[cfg(target_os = "linux")]
 pub mod wiping;

@@ -24,6 +24,7 @@ pub mod settings;
 pub mod traced;
 pub mod trust;
 
+pub use sesemi_hardening::wiped::{Wiped, wipe};
 pub use sesemi_hardening::wiping::{
     WipingAllocator, everything as wipe_everything, give_back_what_is_free,
 };

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use sesemi_process::wipe_everything;
+use sesemi_process::{wipe, wipe_everything};
 use sesemi_protocol::envelope::{
     EnvelopeError, OpenedRequest, ParsedRequest, Report, Route, parse_request,
 };
@@ -22,7 +22,6 @@ use sesemi_protocol::tensor::{Tensor, TensorView};
 use sesemi_protocol::{Entropy, Refusal, RefusalCode};
 use sesemi_traces::{Key, Outcome, Span};
 use tokio::time::Instant;
-use zeroize::Zeroize as _;
 
 use crate::engine::EngineError;
 use crate::keys::{Keys, LiveLease};
@@ -472,7 +471,7 @@ struct Outputs(Vec<Tensor>);
 impl Drop for Outputs {
     fn drop(&mut self) {
         for output in &mut self.0 {
-            output.data.zeroize();
+            wipe(&mut output.data);
         }
     }
 }

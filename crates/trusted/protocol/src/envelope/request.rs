@@ -4,11 +4,12 @@ use core::ops::Range;
 
 use minicbor::{Decode, Encode};
 use ring::digest::{Context, SHA256};
-use zeroize::Zeroizing;
 
 use super::content::{self, TensorInfo};
 use super::response::{PendingResponse, Responder};
 use super::{Binding, EnvelopeError, Route};
+use sesemi_hardening::wiped::Wiped;
+
 use crate::cbor;
 use crate::cose::CoseError;
 use crate::cose::encrypt0::{self, Draft, Sealed};
@@ -107,7 +108,7 @@ pub fn parse_request(bytes: &[u8]) -> Result<ParsedRequest, EnvelopeError> {
 
 /// A request that was opened: its plaintext, which is wiped on drop, and the means to answer it.
 pub struct OpenedRequest {
-    message: Zeroizing<Vec<u8>>,
+    message: Wiped,
     head: Head,
     inputs: Vec<Range<usize>>,
     /// Seals the response.
@@ -140,7 +141,7 @@ impl ParsedRequest {
         let external = binding.encode()?;
         let key = binding.key(request_key, &external)?;
         let place = self.sealed.open(&mut message, &key, &external)?;
-        let message = Zeroizing::new(message);
+        let message = Wiped(message);
         let plaintext = message
             .get(place.clone())
             .ok_or(content::ContentError::Layout)?;

@@ -1,11 +1,12 @@
 //! The response to one request: sealed by SeMIRT, opened by the client that asked.
 
 use minicbor::{Decode, Encode};
-use zeroize::Zeroizing;
 
 use super::content::{self, TensorInfo};
 use super::route::{check_response_protected, response_protected};
 use super::{Binding, EnvelopeError, Route};
+use sesemi_hardening::wiped::Wiped;
+
 use crate::cbor;
 use crate::cose::encrypt0::{self, Draft};
 use crate::entropy::Entropy;
@@ -195,7 +196,7 @@ impl PendingResponse {
         let sealed = encrypt0::parse(&bytes)?;
         check_response_protected(bytes.get(sealed.protected.clone()))?;
         let place = sealed.open(&mut bytes, &self.0.key, &self.0.external)?;
-        let bytes = Zeroizing::new(bytes);
+        let bytes = Wiped(bytes);
         let plaintext = bytes.get(place).ok_or(content::ContentError::Layout)?;
         let head: Head = content::decode_head(plaintext)?;
         let places = content::find(plaintext, &head.outputs)?;

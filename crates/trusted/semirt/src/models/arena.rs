@@ -15,10 +15,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use bytes::Bytes;
+use sesemi_process::{Wiped, wipe};
 use sesemi_protocol::package::stream::{SEGMENT, TAG};
 use sesemi_protocol::package::{FormPlace, OpenPackage};
 use tokio::sync::OwnedSemaphorePermit;
-use zeroize::{Zeroize as _, Zeroizing};
 
 use super::budget::Reservation;
 use super::fetch::{Decrypted, FetchError};
@@ -275,7 +275,7 @@ impl Arena {
             distance(place.plaintext.start, end).min(self.memory.len())
         });
         if let Some(tail) = self.memory.get_mut(length..opened.unwrap_or(length)) {
-            tail.zeroize();
+            wipe(tail);
         }
         let mut memory = core::mem::take(&mut self.memory);
         memory.truncate(length);
@@ -304,7 +304,7 @@ struct Memory {
 impl Drop for Memory {
     fn drop(&mut self) {
         if self.secret {
-            self.bytes.zeroize();
+            wipe(&mut self.bytes);
         }
     }
 }
@@ -416,7 +416,7 @@ impl Work<'_, '_> {
     }
 
     fn work(&self) -> Result<(), FetchError> {
-        let mut scratch = Zeroizing::new(Vec::new());
+        let mut scratch = Wiped::default();
         loop {
             let next = lock(&self.jobs).next();
             let Some(job) = next else {

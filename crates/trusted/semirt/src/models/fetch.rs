@@ -12,11 +12,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use object_store::ObjectStore;
+use sesemi_process::wipe;
 use sesemi_protocol::package::{FormPlace, OpenPackage, PackageError};
 use sesemi_protocol::release::Lease;
 use sesemi_protocol::{Digest, ModelRef, SecretKey};
 use tokio::task::spawn_blocking;
-use zeroize::{Zeroize as _, Zeroizing};
+use zeroize::Zeroizing;
 
 use super::arena::{Arena, Given, drop_elsewhere};
 use super::budget::Reservation;
@@ -381,7 +382,7 @@ impl Decrypted {
         }
         let first = self.place.parts.first().map_or(0, |part| part.end);
         if let Some(rest) = self.memory.get_mut(first..) {
-            rest.zeroize();
+            wipe(rest);
         }
         let mut memory = core::mem::take(&mut self.memory);
         memory.truncate(first);
@@ -396,7 +397,7 @@ impl Decrypted {
 impl Drop for Decrypted {
     fn drop(&mut self) {
         if !self.memory.is_empty() {
-            self.memory.zeroize();
+            wipe(&mut self.memory);
             drop_elsewhere((core::mem::take(&mut self.memory), self.reserved.take()));
         }
     }
