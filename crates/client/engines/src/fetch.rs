@@ -13,12 +13,17 @@ use crate::release::{Build, LIBRARY};
 use crate::{EngineError, Release, io_error};
 
 const PYTHON: &str = "python3";
+/// What is to be fetched.
+const REQUIREMENTS: &str = "requirements.txt";
 /// Longest that fetching may take: 30 MB over a slow line.
 const DEADLINE: Duration = Duration::from_secs(600);
 /// How often it is looked whether a program has ended.
 const LOOK: Duration = Duration::from_millis(50);
 /// Most of what a program said that an error repeats, in bytes.
 const SAID: u64 = 16 * 1024;
+
+/// What pip says of a package that has another digest than the pinned one, in small letters.
+const OTHER_HASH: &str = "do not match the hashes";
 
 /// Copies one file out of a package.
 const UNPACK: &str = "
@@ -35,22 +40,26 @@ pub(crate) fn fetch(
 ) -> Result<PathBuf, EngineError> {
     let build = release.build()?;
     let package = format!("{}=={}", release.engine, release.version);
-    let requirements = working.join("requirements.txt");
+    let requirements = working.join(REQUIREMENTS);
     let pinned = format!("{package} --hash=sha256:{}\n", build.package_sha256);
     fs::write(&requirements, pinned).map_err(io_error(&requirements))?;
-    let failed = |said: String| EngineError::Fetch {
-        package: package.clone(),
-        said,
+    let failed = |said: String| {
+        let package = package.clone();
+        // pip ends in the same way whatever went wrong.
+        if said.to_lowercase().contains(OTHER_HASH) {
+            return EngineError::Package { package, said };
+        }
+        EngineError::Fetch { package, said }
     };
     let mut pip = Command::new(PYTHON);
+    // Python looks for modules in the current folder before anywhere else, so that is one with nothing in it. (Isolated mode would do
+    // as well, but has no pip that a user installed for themselves; the variable is known since Python 3.11.)
+    pip.current_dir(working).env("PYTHONSAFEPATH", "1");
     pip.args(["-m", "pip", "download", "--require-hashes", "--no-deps"])
         .args(["--only-binary", ":all:", "--disable-pip-version-check"])
         .args(["--no-input", "--quiet", "--retries", "2", "--timeout", "30"])
         .args(python_of(build))
-        .arg("--dest")
-        .arg(working)
-        .arg("--requirement")
-        .arg(&requirements);
+        .args(["--dest", ".", "--requirement", REQUIREMENTS]);
     finish(&mut pip, folder)?.map_err(&failed)?;
     let wheel = wheel_in(working)?.ok_or_else(|| failed("it left no package".into()))?;
     let library = working.join(LIBRARY);

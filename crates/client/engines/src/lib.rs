@@ -48,6 +48,14 @@ pub enum EngineError {
         /// What it said last.
         said: String,
     },
+    /// The index has another package under this name and version.
+    #[error("the package index has another {package} than the pinned one: {said}")]
+    Package {
+        /// Name and version.
+        package: String,
+        /// What pip said last.
+        said: String,
+    },
     /// It did not end.
     #[error("pip did not end within {0} seconds; is the package index reachable?")]
     Slow(u64),
@@ -72,6 +80,32 @@ pub enum EngineError {
     /// Nothing says where the user's data is.
     #[error("neither XDG_DATA_HOME nor HOME is set; name a folder")]
     NoFolder,
+}
+
+impl EngineError {
+    /// Whether the library cannot be had here: no build for this machine, no Python with pip, no index, no network. Anything else,
+    /// another package or library above all, is a fault.
+    #[must_use]
+    pub fn cannot_be_had(&self) -> bool {
+        /// What pip says then.
+        const UNREACHABLE: [&str; 6] = [
+            "no module named pip",
+            "from versions: none",
+            "max retries exceeded",
+            "connection",
+            "timed out",
+            "http error",
+        ];
+        match self {
+            Self::Machine { .. } | Self::Slow(_) => true,
+            Self::Client { source, .. } => source.kind() == io::ErrorKind::NotFound,
+            Self::Fetch { said, .. } => {
+                let said = said.to_lowercase();
+                UNREACHABLE.iter().any(|it| said.contains(it))
+            }
+            _ => false,
+        }
+    }
 }
 
 /// Where libraries are put unless told otherwise: `$XDG_DATA_HOME/sesemi/engines`.
