@@ -1,5 +1,6 @@
 //! The engine's start, on a thread of its own: attestation and the model's ciphertext need not wait for it.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -35,9 +36,16 @@ impl Start {
         let mine = start.clone();
         std::thread::Builder::new()
             .name("engine-start".to_owned())
-            .spawn(move || mine.finish(started(library, threads)))
+            .spawn(move || mine.run(|| started(library, threads)))
             .map_err(|error| LibraryError::Start(error.to_string()))?;
         Ok(start)
+    }
+
+    /// Starts and tells the outcome, also of a start that panics: loads would wait for it in vain.
+    fn run(&self, start: impl FnOnce() -> Result<Started, LibraryError>) {
+        let outcome = catch_unwind(AssertUnwindSafe(start));
+        let panicked = || LibraryError::Start("the start panicked".into());
+        self.finish(outcome.unwrap_or_else(|_| Err(panicked())));
     }
 
     fn finish(&self, outcome: Result<Started, LibraryError>) {
@@ -82,4 +90,21 @@ fn started(library: Library, threads: usize) -> Result<Started, LibraryError> {
         environment,
         memory: Arc::new(memory),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::panic, clippy::unwrap_used, clippy::expect_used)]
+
+    use super::{LibraryError, Start};
+
+    #[test]
+    fn a_start_that_panics_is_told_to_every_load() {
+        let start = Start::default();
+        start.run(|| panic!("as ONNX Runtime's wrapper does"));
+        for _ in 0..2 {
+            let why = start.wait().expect_err("there is no engine");
+            assert!(matches!(&*why, LibraryError::Start(said) if said.contains("panicked")));
+        }
+    }
 }
