@@ -36,7 +36,7 @@ pub fn check(
 /// The memory that is measured is what the process grew by, so nothing else should run in it meanwhile.
 ///
 /// # Errors
-/// [`CompileError::Engine`] or [`CompileError::Original`] if one of them does not load or run, [`CompileError::Differs`] if their
+/// [`CompileError::Model`] without samples, [`CompileError::Engine`] or [`CompileError::Original`] if one of them does not load or run, [`CompileError::Differs`] if their
 /// results do.
 pub fn check_against(
     engine: &dyn Engine,
@@ -46,6 +46,10 @@ pub fn check_against(
     samples: &[Vec<Tensor>],
     tolerance: Tolerance,
 ) -> Result<Checked, CompileError> {
+    if samples.is_empty() {
+        let nothing = "there is no sample to compare results of; give at least one";
+        return Err(CompileError::Model(nothing.into()));
+    }
     // The form first: what the original leaves in the allocator would hide what the form takes.
     let before = resident();
     let (model, manifest) = load(engine, original, form)?;
