@@ -76,6 +76,7 @@ impl Engine for OnnxRuntime {
             ModelFormat::Onnx | ModelFormat::OnnxWithWeights => {
                 has_instructions(form.instruction_set)
             }
+            // One for any processor has no blocks, which its load looks at.
             ModelFormat::OnnxRuntimeCompiled => {
                 form.instruction_set == InstructionSet::Any
                     || Some(form.instruction_set) == blocks_for()

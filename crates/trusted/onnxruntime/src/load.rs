@@ -1,6 +1,5 @@
 //! From the parts of a form to a session.
 
-use std::collections::HashMap;
 use std::ffi::CString;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
@@ -10,15 +9,15 @@ use ort::session::Session as OrtSession;
 use ort::session::builder::{GraphOptimizationLevel, SessionBuilder};
 use ort::value::{Outlet, TensorElementType};
 use sesemi_protocol::package::{
-    Dimension, Form, Manifest, ModelFormat, NOWHERE, TensorSpec, WEIGHT_ALIGNMENT, WEIGHTS, Weight,
-    WeightList,
+    Dimension, Form, Manifest, ModelFormat, TensorSpec, WEIGHT_ALIGNMENT, WEIGHTS, WeightList,
 };
 use sesemi_protocol::tensor::DataType;
 use sesemi_semirt::engine::{EngineError, LoadedModel};
 use zeroize::Zeroizing;
 
+use crate::blocks_for;
 use crate::execution::{Loaded, Port, Shared};
-use crate::external::{External, externals};
+use crate::external::{Outside, Seen, check};
 use crate::raw::{Memory, Session, Weights};
 
 /// Where external data is looked for: a folder that is always there, and has no file of weights. All come from the package.
@@ -36,7 +35,7 @@ pub(crate) fn load(
     let compiled = form.format == ModelFormat::OnnxRuntimeCompiled;
     let work = || -> Result<Loaded, EngineError> {
         let builder = options(environment, form).map_err(failed)?;
-        let session = parts.commit(builder, memory)?;
+        let session = parts.commit(form, builder, memory)?;
         let inputs = ports(&manifest.inputs, session.ort.inputs(), "input")?;
         let outputs = ports(&manifest.outputs, session.ort.outputs(), "output")?;
         if inputs.len() != session.ort.inputs().len() {
@@ -48,8 +47,8 @@ pub(crate) fn load(
             manifest: manifest.clone(),
             inputs,
             outputs,
-            // Of the portable forms ONNX Runtime makes copies that it alone knows the size of.
-            bytes: compiled.then_some(bytes.max(form.memory.loaded)),
+            // What is known, not what its owner says. Of the portable forms ONNX Runtime makes copies that it alone knows the size of.
+            bytes: compiled.then_some(bytes),
         })
     };
     // `ort` panics where ONNX Runtime answers otherwise than it is known to.
@@ -115,19 +114,18 @@ impl Parts {
 
     fn commit(
         self,
+        form: &Form,
         mut builder: SessionBuilder,
         memory: &Memory,
     ) -> Result<Committed, EngineError> {
         match self {
             Self::Whole(graph) => {
-                if !externals(&graph).map_err(broken)?.is_empty() {
-                    return Err(broken("it has weights in other files"));
-                }
+                check_blocks(form, check(&graph, &Outside::No).map_err(broken)?)?;
                 let ort = builder.commit_from_memory(&graph).map_err(failed)?;
                 Ok(Committed { ort, weights: None })
             }
             Self::WithWeights { weights, graph } => {
-                check_locations(&externals(&graph).map_err(broken)?, WEIGHTS)?;
+                check_blocks(form, check(&graph, &Outside::Part).map_err(broken)?)?;
                 let name = CString::new(WEIGHTS).map_err(|e| EngineError::Load(e.to_string()))?;
                 weights.lend_as_file(&name, &mut builder).map_err(failed)?;
                 let ort = builder.commit_from_memory(&graph).map_err(failed)?;
@@ -142,9 +140,8 @@ impl Parts {
             } => {
                 let list = WeightList::decode(&list, weights.bytes().len() as u64)
                     .map_err(|e| EngineError::Load(e.to_string()))?;
-                let externals = externals(&graph).map_err(broken)?;
-                check_locations(&externals, NOWHERE)?;
-                check_list(&externals, &list)?;
+                let seen = check(&graph, &Outside::Listed(&list)).map_err(broken)?;
+                check_blocks(form, seen)?;
                 place(&mut weights, list, memory)?;
                 weights.lend(&mut builder).map_err(failed)?;
                 let ort = builder.commit_from_memory(&graph).map_err(failed)?;
@@ -157,31 +154,13 @@ impl Parts {
     }
 }
 
-/// Refuses a graph that looks for weights elsewhere.
-fn check_locations(externals: &[External], expected: &str) -> Result<(), EngineError> {
-    let elsewhere = |it: &&External| it.locations.as_slice() != [expected];
-    match externals.iter().find(elsewhere) {
-        Some(_) => Err(broken("it has weights in other files")),
-        None => Ok(()),
-    }
-}
-
-/// Refuses a list whose weights are not those of the graph, one for one.
-fn check_list(externals: &[External], list: &WeightList) -> Result<(), EngineError> {
-    let mut named: HashMap<&str, &External> = HashMap::with_capacity(externals.len());
-    for external in externals {
-        if named.insert(&external.name, external).is_some() {
-            return Err(broken("two of its weights have one name"));
-        }
-    }
-    let weights = &list.weights;
-    let is_known = |weight: &Weight| {
-        named
-            .get(weight.name.as_str())
-            .is_some_and(|it| it.is(weight))
-    };
-    if weights.len() != externals.len() || !weights.iter().all(is_known) {
-        return Err(broken("its list of weights is not that of the graph"));
+/// Refuses a graph whose weights lie in blocks, unless it was made for this processor's: kernels read as much as their own width,
+/// whatever the weights have.
+fn check_blocks(form: &Form, seen: Seen) -> Result<(), EngineError> {
+    if seen.blocked && Some(form.instruction_set) != blocks_for() {
+        return Err(broken(
+            "its weights lie in blocks for another processor than its form says",
+        ));
     }
     Ok(())
 }

@@ -12,10 +12,13 @@ mod support;
 
 use sesemi_compile::{CompiledForm, compile_for_onnxruntime, split_weights};
 use sesemi_onnx::messages::{
-    GraphProto, StringStringEntryProto, TensorProto, data_location, data_type,
+    AttributeProto, GraphProto, NodeProto, StringStringEntryProto, TensorProto, ValueInfoProto,
+    attribute_type, data_location, data_type,
 };
+use sesemi_onnxruntime::blocks_for;
+use sesemi_paper_models::Network;
 use sesemi_protocol::cbor;
-use sesemi_protocol::package::{InstructionSet, ModelFormat, Weight, WeightList};
+use sesemi_protocol::package::{InstructionSet, ModelFormat, WEIGHTS, Weight, WeightList};
 use sesemi_semirt::engine::{Engine as _, EngineError, LoadedModel, has_instructions};
 use support::{engine, load, model, node, value, whole};
 
@@ -147,6 +150,81 @@ fn weights_come_from_the_package_and_from_no_file() {
         refused(load(engine, &onnx, &with_weights));
     }
     std::fs::remove_file(file).unwrap();
+}
+
+#[test]
+fn a_constant_comes_from_no_file_either() {
+    let Some(engine) = engine() else { return };
+    let file = tempfile("constant");
+    let constant = |tensor: TensorProto| {
+        let value = AttributeProto {
+            name: Some("value".into()),
+            r#type: Some(attribute_type::TENSOR),
+            t: Some(Box::new(tensor)),
+            ..Default::default()
+        };
+        let node_of = NodeProto {
+            attribute: vec![value],
+            ..node("Constant", &[], "w")
+        };
+        model(GraphProto {
+            node: vec![node_of, node("Add", &["x", "w"], "y")],
+            input: vec![value_of("x")],
+            output: vec![value_of("y")],
+            ..Default::default()
+        })
+    };
+    let inside = constant(TensorProto::floats("w", &[64], &[1.0; 64]));
+    load(engine, &inside, &whole(&inside)).unwrap();
+    let entry = |key: &str, value: &str| StringStringEntryProto::new(key, value);
+    for location in [file.to_str().unwrap(), "null", WEIGHTS] {
+        let outside = constant(TensorProto {
+            raw_data: None,
+            external_data: vec![entry("location", location), entry("length", "256")],
+            data_location: Some(data_location::EXTERNAL),
+            ..TensorProto::floats("w", &[64], &[1.0; 64])
+        });
+        let with_weights = CompiledForm {
+            format: ModelFormat::OnnxWithWeights,
+            parts: vec![vec![0; 256], outside.clone()],
+            ..whole(&outside)
+        };
+        for form in [whole(&outside), with_weights] {
+            let why = refused(load(engine, &outside, &form));
+            assert!(why.contains("other files"), "{why}");
+        }
+    }
+    std::fs::remove_file(file).unwrap();
+}
+
+fn value_of(name: &str) -> ValueInfoProto {
+    value(name, data_type::FLOAT, &[64])
+}
+
+#[test]
+fn weights_in_blocks_are_taken_only_by_the_processors_they_were_made_for() {
+    let Some(engine) = engine() else { return };
+    let onnx = Network::MobileNetV1.onnx().unwrap();
+    let form = compile_for_onnxruntime(engine, &onnx, false).unwrap();
+    if blocks_for().is_none() {
+        eprintln!("skipped: this processor has no blocks");
+        return;
+    }
+    assert_eq!(Some(form.instruction_set), blocks_for());
+    let (wide, narrow) = (InstructionSet::X86Avx512, InstructionSet::X86Avx2);
+    for instruction_set in [InstructionSet::Any, wide, narrow] {
+        let labelled = CompiledForm {
+            instruction_set,
+            ..form.clone()
+        };
+        let loaded = load(engine, &onnx, &labelled);
+        if Some(instruction_set) == blocks_for() {
+            loaded.unwrap();
+        } else {
+            let why = refused(loaded);
+            assert!(why.contains("blocks"), "{why}");
+        }
+    }
 }
 
 /// A file that would do as weights.

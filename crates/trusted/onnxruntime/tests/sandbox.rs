@@ -20,7 +20,7 @@ use sesemi_compile::{
     CompiledForm, Tolerance, compare, compile_for_onnxruntime, sample_inputs, specs, split_weights,
 };
 use sesemi_hardening::sandbox::{Paths, harden};
-use sesemi_onnxruntime::{Library, OnnxRuntime};
+use sesemi_onnxruntime::{Library, OnnxRuntime, blocks_for};
 use sesemi_paper_models::Network;
 use sesemi_protocol::package::{InstructionSet, Memory, ModelFormat};
 use sesemi_protocol::tensor::{Tensor, TensorView};
@@ -62,7 +62,7 @@ fn hardened(folder: &Path) {
     let part = |index: usize| std::fs::read(folder.join(index.to_string())).unwrap();
     let compiled = CompiledForm {
         format: ModelFormat::OnnxRuntimeCompiled,
-        instruction_set: InstructionSet::Any,
+        instruction_set: blocks_for().unwrap_or(InstructionSet::Any),
         parts: (0..3).map(part).collect(),
         memory: Memory::default(),
         prepack: false,

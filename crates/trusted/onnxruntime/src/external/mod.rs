@@ -1,201 +1,176 @@
 //! What a graph says of weights that are not in it, read before ONNX Runtime reads it.
 //!
 //! ONNX Runtime takes a tensor for an initializer by its name alone: whether type and shape are those of the graph it does not
-//! compare, and kernels that were chosen for one shape would run on another. And it looks for external data in files. So the
-//! initializers of a graph are walked through here, in protobuf's wire format, as far as that takes: names, types, shapes and
-//! locations; elements are stepped over. Field numbers are those of `onnx.proto`.
+//! compare, and kernels that were chosen for one shape would run on another. And it looks for external data in files, or at an
+//! address. So all of a model that can hold a tensor is walked through here, in protobuf's wire format: graphs, the graphs,
+//! tensors and sparse tensors in attributes of nodes, functions. Elements are stepped over, and nothing is kept, so that a walk
+//! takes no memory whatever the model. Field numbers are those of `onnx.proto`.
 
-use sesemi_protocol::package::Weight;
-use sesemi_protocol::tensor::DataType;
+mod tensor;
+#[cfg(test)]
+mod tests;
+mod wire;
 
-/// Most numbers of a shape that are read.
-const MAX_RANK: usize = sesemi_protocol::limits::MAX_RANK;
+use std::collections::HashMap;
 
-/// An initializer whose elements are elsewhere.
-#[derive(Debug, Default, PartialEq, Eq)]
-pub(crate) struct External {
-    pub(crate) name: String,
-    data_type: u64,
-    shape: Vec<u64>,
-    is_external: bool,
-    pub(crate) locations: Vec<String>,
+use sesemi_protocol::package::{NOWHERE, WEIGHTS, Weight, WeightList};
+
+use tensor::Tensor;
+use wire::{BROKEN, Value, fields};
+
+/// Most messages in one another. (Protobuf's own readers go down to 100.)
+const MAX_DEPTH: usize = 64;
+/// Operators whose weights lie in blocks as wide as a processor's vectors.
+const BLOCKED: &[u8] = b"com.microsoft.nchwc";
+
+/// The weights of a model that may be elsewhere: initializers of its main graph, none but these.
+pub(crate) enum Outside<'l> {
+    /// None.
+    No,
+    /// In the part of weights, by their place in it.
+    Part,
+    /// Those of a list, one for one.
+    Listed(&'l WeightList),
 }
 
-impl External {
-    /// Whether a weight of a list is this one.
-    pub(crate) fn is(&self, weight: &Weight) -> bool {
-        self.name == weight.name
-            && self.shape == weight.shape
-            && self.data_type == number(weight.data_type)
-    }
+/// What was seen on the way.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Seen {
+    /// Whether there is a node whose weights lie in blocks.
+    pub(crate) blocked: bool,
 }
 
-/// The initializers of a model that are external, in their order.
+/// Walks through a model, and refuses one that looks for a weight anywhere but where it may be.
 ///
 /// # Errors
-/// What is wrong with the bytes, in a few words.
-pub(crate) fn externals(model: &[u8]) -> Result<Vec<External>, &'static str> {
-    const GRAPH: u64 = 7;
-    const INITIALIZER: u64 = 5;
-    let mut found = Vec::new();
-    // A message that is there twice is the sum of both.
-    for graph in fields(model).bytes_of(GRAPH) {
-        let graph = graph?;
-        for tensor in fields(graph).bytes_of(INITIALIZER) {
-            let tensor = read(tensor?)?;
-            if tensor.is_external || !tensor.locations.is_empty() {
-                found.push(tensor);
+/// What is wrong with it, in a few words.
+pub(crate) fn check(model: &[u8], outside: &Outside<'_>) -> Result<Seen, &'static str> {
+    let mut walk = Walk {
+        outside,
+        listed: HashMap::new(),
+        seen: Seen::default(),
+    };
+    if let Outside::Listed(list) = outside {
+        for weight in &list.weights {
+            let name = weight.name.as_bytes();
+            if walk.listed.insert(name, Some(weight)).is_some() {
+                return Err(NOT_THE_LIST);
             }
         }
     }
-    Ok(found)
-}
-
-fn read(tensor: &[u8]) -> Result<External, &'static str> {
-    let mut read = External::default();
-    for field in fields(tensor) {
-        let (number, value) = field?;
-        match (number, value) {
-            (1, Value::Number(extent)) => read.shape.push(extent),
-            (1, Value::Bytes(packed)) => read.shape.extend(numbers(packed)?),
-            (2, Value::Number(data_type)) => read.data_type = data_type,
-            (8, Value::Bytes(name)) => read.name = text(name)?,
-            (13, Value::Bytes(entry)) => read.locations.extend(location(entry)?),
-            (14, Value::Number(place)) => read.is_external = place != 0,
-            _ => {}
-        }
-        if read.shape.len() > MAX_RANK && read.is_external {
-            return Err("an initializer has too many dimensions");
-        }
+    walk.message(model, Kind::Model, 0)?;
+    if walk.listed.values().any(Option::is_some) {
+        return Err(NOT_THE_LIST);
     }
-    Ok(read)
+    Ok(walk.seen)
 }
 
-/// The value of an entry `location`.
-fn location(entry: &[u8]) -> Result<Option<String>, &'static str> {
-    let (mut key, mut value) = (String::new(), String::new());
-    for field in fields(entry) {
-        match field? {
-            (1, Value::Bytes(bytes)) => key = text(bytes)?,
-            (2, Value::Bytes(bytes)) => value = text(bytes)?,
-            _ => {}
-        }
-    }
-    Ok((key == "location").then_some(value))
+const NOT_THE_LIST: &str = "its list of weights is not that of the graph";
+const ELSEWHERE: &str = "it has weights in other files";
+
+/// A message that can hold tensors.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Model,
+    MainGraph,
+    Graph,
+    Node,
+    Attribute,
+    Function,
+    Training,
+    Sparse,
+    /// An initializer of the main graph.
+    MainInitializer,
+    /// One of another graph; or the values of a sparse one, which have its name.
+    Initializer,
+    /// Any other tensor: its name means nothing.
+    Tensor,
 }
 
-fn text(bytes: &[u8]) -> Result<String, &'static str> {
-    let text = core::str::from_utf8(bytes);
-    text.map(str::to_owned).map_err(|_| "a name is no text")
-}
-
-fn numbers(mut packed: &[u8]) -> Result<Vec<u64>, &'static str> {
-    let mut numbers = Vec::new();
-    while !packed.is_empty() {
-        if numbers.len() > MAX_RANK {
-            return Err("an initializer has too many dimensions");
-        }
-        numbers.push(varint(&mut packed).ok_or(BROKEN)?);
-    }
-    Ok(numbers)
-}
-
-/// ONNX's number of a data type.
-fn number(data_type: DataType) -> u64 {
-    match data_type {
-        DataType::Fp32 => 1,
-        DataType::Uint8 => 2,
-        DataType::Int8 => 3,
-        DataType::Uint16 => 4,
-        DataType::Int16 => 5,
-        DataType::Int32 => 6,
-        DataType::Int64 => 7,
-        DataType::Bool => 9,
-        DataType::Fp16 => 10,
-        DataType::Fp64 => 11,
-        DataType::Uint32 => 12,
-        DataType::Uint64 => 13,
-        DataType::Bf16 => 16,
-    }
-}
-
-const BROKEN: &str = "it is no ONNX model";
-
-/// A field's value.
-enum Value<'m> {
-    Number(u64),
-    Bytes(&'m [u8]),
-    /// Of a fixed length: none that is looked at.
-    Other,
-}
-
-/// The fields of a message.
-struct Fields<'m>(&'m [u8]);
-
-fn fields(message: &[u8]) -> Fields<'_> {
-    Fields(message)
-}
-
-impl<'m> Fields<'m> {
-    /// The values of one field that is a message, text or bytes.
-    fn bytes_of(self, wanted: u64) -> impl Iterator<Item = Result<&'m [u8], &'static str>> {
-        self.filter_map(move |field| match field {
-            Ok((number, Value::Bytes(bytes))) if number == wanted => Some(Ok(bytes)),
-            Ok(_) => None,
-            Err(error) => Some(Err(error)),
+impl Kind {
+    /// What a field of it is, if that can hold tensors. A message that is there twice is the sum of both, and each half is looked at.
+    fn child(self, field: u32) -> Option<Self> {
+        Some(match (self, field) {
+            (Self::Model, 7) => Self::MainGraph,
+            (Self::Model, 20) => Self::Training,
+            (Self::Model, 25) => Self::Function,
+            (Self::MainGraph | Self::Graph, 1) | (Self::Function, 7) => Self::Node,
+            (Self::MainGraph, 5) => Self::MainInitializer,
+            (Self::Graph, 5) => Self::Initializer,
+            (Self::MainGraph | Self::Graph, 15) | (Self::Attribute, 22 | 23) => Self::Sparse,
+            (Self::Node, 5) | (Self::Function, 11) => Self::Attribute,
+            (Self::Attribute, 5 | 10) => Self::Tensor,
+            (Self::Attribute, 6 | 11) | (Self::Training, 1 | 2) => Self::Graph,
+            (Self::Sparse, 1 | 2) => Self::Initializer,
+            _ => return None,
         })
     }
+}
 
-    fn read(&mut self) -> Option<(u64, Value<'m>)> {
-        let rest = &mut self.0;
-        let key = varint(rest)?;
-        let value = match key & 7 {
-            0 => Value::Number(varint(rest)?),
-            1 => take(rest, 8).map(|_| Value::Other)?,
-            2 => {
-                let length = usize::try_from(varint(rest)?).ok()?;
-                Value::Bytes(take(rest, length)?)
+/// A walk under way.
+struct Walk<'l> {
+    outside: &'l Outside<'l>,
+    /// The weights of a list by name, until they are met.
+    listed: HashMap<&'l [u8], Option<&'l Weight>>,
+    seen: Seen,
+}
+
+impl Walk<'_> {
+    fn message(&mut self, message: &[u8], kind: Kind, depth: usize) -> Result<(), &'static str> {
+        if depth > MAX_DEPTH {
+            return Err("its graphs are too deep in one another");
+        }
+        for field in fields(message) {
+            let (number, Value::Bytes(bytes)) = field? else {
+                continue;
+            };
+            match kind.child(number) {
+                Some(place @ (Kind::MainInitializer | Kind::Initializer | Kind::Tensor)) => {
+                    self.tensor(&Tensor::read(bytes)?, place)?;
+                }
+                Some(child) => self.message(bytes, child, depth.saturating_add(1))?,
+                None if kind == Kind::Node => self.node(number, bytes)?,
+                None => {}
             }
-            5 => take(rest, 4).map(|_| Value::Other)?,
-            // Groups, which ONNX never had.
-            _ => return None,
-        };
-        Some((key >> 3, value))
-    }
-}
-
-impl<'m> Iterator for Fields<'m> {
-    type Item = Result<(u64, Value<'m>), &'static str>;
-
-    fn next(&mut self) -> Option<Self::Item> {
-        if self.0.is_empty() {
-            return None;
         }
-        let field = self.read().ok_or(BROKEN);
-        if field.is_err() {
-            // Nobody can say where the next one begins.
-            self.0 = &[];
-        }
-        Some(field)
+        Ok(())
     }
-}
 
-fn take<'m>(rest: &mut &'m [u8], length: usize) -> Option<&'m [u8]> {
-    let (taken, left) = rest.split_at_checked(length)?;
-    *rest = left;
-    Some(taken)
-}
-
-/// Seven bits a byte, the lowest first, at most ten bytes.
-fn varint(rest: &mut &[u8]) -> Option<u64> {
-    let mut value = 0u64;
-    for shift in (0..64).step_by(7) {
-        let (byte, left) = rest.split_first()?;
-        *rest = left;
-        value |= u64::from(byte & 0x7f) << shift;
-        if byte & 0x80 == 0 {
-            return Some(value);
+    /// A field of a node that is a text.
+    fn node(&mut self, number: u32, text: &[u8]) -> Result<(), &'static str> {
+        const OUTPUT: u32 = 2;
+        const DOMAIN: u32 = 7;
+        match number {
+            // A node `Constant` is an initializer of its output's name.
+            OUTPUT if self.listed.contains_key(text) => Err(NOT_THE_LIST),
+            DOMAIN if text == BLOCKED => {
+                self.seen.blocked = true;
+                Ok(())
+            }
+            _ => Ok(()),
         }
     }
-    None
+
+    fn tensor(&mut self, tensor: &Tensor<'_>, place: Kind) -> Result<(), &'static str> {
+        if tensor.is_inline() {
+            let is_listed = place != Kind::Tensor && self.listed.contains_key(tensor.name);
+            return if is_listed { Err(NOT_THE_LIST) } else { Ok(()) };
+        }
+        if place != Kind::MainInitializer {
+            return Err(ELSEWHERE);
+        }
+        match self.outside {
+            Outside::No => Err(ELSEWHERE),
+            Outside::Part => tensor.is_at(WEIGHTS).then_some(()).ok_or(ELSEWHERE),
+            Outside::Listed(_) => {
+                if !tensor.is_at(NOWHERE) {
+                    return Err(ELSEWHERE);
+                }
+                // None where there is no such weight, or it was met before.
+                let weight = self.listed.get_mut(tensor.name).and_then(Option::take);
+                let is_it = weight.is_some_and(|weight| tensor.is(weight));
+                is_it.then_some(()).ok_or(NOT_THE_LIST)
+            }
+        }
+    }
 }

@@ -22,10 +22,12 @@ pub(crate) fn library() -> Option<PathBuf> {
     let folder = sesemi_engines::default_folder().unwrap();
     match sesemi_engines::ONNXRUNTIME.install(&folder) {
         Ok(path) => Some(path),
-        Err(error) => {
+        Err(error) if error.cannot_be_had() => {
             eprintln!("skipped, for ONNX Runtime cannot be had here: {error}");
             None
         }
+        // Another library than the pinned one is no reason to skip.
+        Err(error) => panic!("{error}"),
     }
 }
 
