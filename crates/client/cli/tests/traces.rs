@@ -202,7 +202,7 @@ fn the_callers_trace_is_two_trees(spans: &[Span]) {
         assert_eq!(inside[0].attribute("error.type"), refused);
         let steps = below(inside[0].text("spanId"));
         let expected: &[&str] = match refused {
-            None => &["key", "open", "load", "queue", "run", "seal"],
+            None => &["enter", "key", "open", "queue", "run", "seal"],
             Some(_) => &[],
         };
         let expected: Vec<_> = expected

@@ -226,7 +226,7 @@ impl Runtime {
         loop {
             let level = self.keys.level(route);
             let place = self.occupancy.enter(route.user, level).await?;
-            journey.lap("queue", |steps| &mut steps.queue_us);
+            journey.lap("enter", |steps| &mut steps.queue_us);
             let lease = match self.keys.held(route) {
                 Some(lease) => lease,
                 None => {
