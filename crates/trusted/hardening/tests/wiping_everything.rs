@@ -17,6 +17,8 @@ const LENGTH: usize = 100_000;
 
 /// How many bytes of the pattern are left of a block once it is given back.
 fn left(resized: bool) -> usize {
+    // Made before: otherwise it would be what takes the block's place.
+    let mut bytes = vec![0; LENGTH];
     let mut block = vec![PATTERN; LENGTH];
     // So that the memory behind it is not given back to the system.
     let _behind = Box::new([1u8; 64]);
@@ -25,7 +27,6 @@ fn left(resized: bool) -> usize {
         block.reserve_exact(20 * LENGTH);
     }
     drop(block);
-    let mut bytes = vec![0; LENGTH];
     let memory = File::open("/proc/self/mem").unwrap();
     memory.read_exact_at(&mut bytes, address as u64).unwrap();
     // The allocator keeps its own numbers in free memory.

@@ -4,7 +4,6 @@ use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use sesemi_process::give_back_what_is_free;
 use sesemi_protocol::package::{Form, FormPlace, Manifest, PackageError};
 use sesemi_protocol::{Refusal, RefusalCode};
 use tokio::task::spawn_blocking;
@@ -72,8 +71,6 @@ impl Load {
         let cost = started.elapsed();
         let name = self.wanted.model.clone();
         let held = self.shelf.place(name, model, reserved, cost);
-        // What the ranges passed through, and what models left that had to go.
-        drop(spawn_blocking(give_back_what_is_free));
         Ok((held, times))
     }
 

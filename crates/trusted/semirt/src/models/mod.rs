@@ -20,6 +20,7 @@ use std::sync::{Arc, Mutex, Weak};
 use std::time::{Duration, Instant};
 
 use object_store::ObjectStore;
+use sesemi_process::give_back_what_is_free;
 use sesemi_protocol::package::Manifest;
 use sesemi_protocol::release::Lease;
 use sesemi_protocol::{ModelRef, Refusal, RefusalCode};
@@ -352,9 +353,10 @@ impl Models {
                 let _turn = turn.map_err(|_| RefusalCode::Internal)?;
                 load.run_or_again(started).await
             };
-            tokio::time::timeout(LONGEST, load)
-                .await
-                .unwrap_or_else(|_| Err(RefusalCode::ModelUnavailable.into()))
+            let loaded = tokio::time::timeout(LONGEST, load).await;
+            // What the ranges passed through, and what models left that had to go.
+            drop(tokio::task::spawn_blocking(give_back_what_is_free));
+            loaded.unwrap_or_else(|_| Err(RefusalCode::ModelUnavailable.into()))
         };
         let (model, times) = self.flights.join(lease.model.clone(), || load).await?;
         Ok((model, times.within(started.elapsed())))

@@ -29,6 +29,18 @@ const CLEAN: [RefusalCode; 7] = [
     RefusalCode::NotGranted,
 ];
 
+/// From this user on, each must be kept apart from all others.
+pub(crate) const APART: usize = USERS - 2;
+
+/// Clients share the users, but each of those who must be kept apart has one: they empty the enclave whenever they come.
+pub(crate) fn user_of(client: usize) -> usize {
+    if client < USERS {
+        client
+    } else {
+        client % APART
+    }
+}
+
 /// What became of all requests.
 #[derive(Default)]
 pub(crate) struct Tally {
@@ -76,7 +88,7 @@ impl Client {
     pub(crate) fn new(number: usize, runtime: Arc<Runtime>, tally: Arc<Tally>) -> Self {
         let always = Arc::new(AtomicBool::new(true));
         Self {
-            user: number % USERS,
+            user: user_of(number),
             runtime,
             tally,
             chance: Chance::new(1000 + number as u64, always),
@@ -104,7 +116,7 @@ impl Client {
                     .or_default() += 1;
             }
             // Those who must be kept apart from all others would have the enclave to themselves.
-            let pause = if self.user >= 18 { 8000 } else { 10 };
+            let pause = if self.user >= APART { 4000 } else { 10 };
             tokio::time::sleep(Duration::from_millis(self.chance.below(pause))).await;
         }
     }

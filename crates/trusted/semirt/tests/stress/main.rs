@@ -2,7 +2,7 @@
 //! stays within its budget, and nothing is left behind.
 //!
 //! 200 clients of 20 users ask for 10 models, on 4 slots and a budget for 3 models, while the store, KeyService and the engine
-//! fail, lie, stall and panic at random. Two users demand that they be kept apart from all others. It takes
+//! fail, lie, stall and panic at random. Two users, of one client each, demand that they be kept apart from all others. It takes
 //! `SESEMI_STRESS_SECONDS`, 10 if that is not set.
 
 #![allow(
