@@ -222,9 +222,11 @@ impl Turn {
         let shared = self.shared.clone();
         let thread = shared.threads.get(slot).ok_or(RefusalCode::Internal)?;
         let work: Work = Box::new(move || {
-            // Dropped however the work ends, also by a panic, and after the result is on its way.
-            let _turn = self;
-            let _ = done.send(work());
+            // Dropped however the work ends, also by a panic. Whoever has the result finds the slot free.
+            let turn = self;
+            let result = work();
+            drop(turn);
+            let _ = done.send(result);
         });
         // The thread takes one piece of work at a time, and only from whoever has its slot: this does not block.
         thread.send(work).map_err(|_| RefusalCode::Internal)?;
