@@ -29,6 +29,8 @@ const CLEAN: [RefusalCode; 7] = [
     RefusalCode::NotGranted,
 ];
 
+/// Milliseconds that are enough for whatever goes well.
+pub(crate) const PATIENT: u64 = 20_000;
 /// From this user on, each must be kept apart from all others.
 pub(crate) const APART: usize = USERS - 2;
 
@@ -99,13 +101,14 @@ impl Client {
         while !stop.load(Ordering::SeqCst) {
             // Some models are asked for more than others.
             let model = self.chance.below(self.chance.below(MODELS as u64) + 1) as usize;
+            let time = if self.chance.of(5) { 20 } else { PATIENT };
             if self.chance.of(3) {
                 let patience = Duration::from_millis(self.chance.below(30));
-                let left = tokio::time::timeout(patience, self.ask_once(model)).await;
+                let left = tokio::time::timeout(patience, self.ask_once(model, time)).await;
                 if left.is_err() {
                     *self.tally.left.lock().unwrap() += 1;
                 }
-            } else if let Err(code) = self.ask_once(model).await {
+            } else if let Err(code) = self.ask_once(model, time).await {
                 assert!(CLEAN.contains(&code), "{code:?}");
                 *self
                     .tally
@@ -121,8 +124,8 @@ impl Client {
         }
     }
 
-    /// One request, whose answer is checked.
-    pub(crate) async fn ask_once(&self, number: usize) -> Result<(), RefusalCode> {
+    /// One request, with so many milliseconds of time, whose answer is checked.
+    pub(crate) async fn ask_once(&self, number: usize, patience: u64) -> Result<(), RefusalCode> {
         let values: Vec<f32> = (0..ROWS)
             .map(|_| self.chance.below(9) as f32 - 4.0)
             .collect();
@@ -143,7 +146,6 @@ impl Client {
         };
         let key = request_key(self.user);
         let sent = seal_request(&key, route, &content, &SystemEntropy::new()).unwrap();
-        let patience = if self.chance.of(5) { 20 } else { 20_000 };
         let deadline = Instant::now() + Duration::from_millis(patience);
         let mut span = Span::root("stress", Kind::Client);
         let answer = self.runtime.serve(sent.bytes, deadline, &mut span).await;

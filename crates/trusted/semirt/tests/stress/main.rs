@@ -30,7 +30,7 @@ use sesemi_semirt::models::Models;
 use sesemi_semirt::runtime::{Capacity, Runtime};
 use sesemi_semirt::slots::Watchdog;
 
-use clients::{Client, Tally};
+use clients::{Client, PATIENT, Tally};
 use faults::{FaultyEngine, FaultyKeyService, FaultyStore};
 use models::World;
 
@@ -115,7 +115,7 @@ async fn every_answer_is_right_or_a_clean_error_and_nothing_is_left_behind() {
     for number in 0..models::MODELS {
         let user = number % models::USERS;
         let client = Client::new(user, runtime.clone(), tally.clone());
-        client.ask_once(number).await.unwrap();
+        client.ask_once(number, PATIENT).await.unwrap();
     }
     until_empty(&runtime).await;
     tending.abort();
