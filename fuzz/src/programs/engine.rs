@@ -9,7 +9,6 @@ use sesemi_semirt::engine::rten::Rten;
 use sesemi_semirt::engine::{Engine as _, Execution, check_request, framing};
 
 use crate::input::Input;
-use crate::protocol::values::DATA_TYPES;
 
 /// A tensor that an input describes, whether or not it is consistent.
 struct Described<'a> {
@@ -21,7 +20,7 @@ struct Described<'a> {
 
 impl<'a> Described<'a> {
     fn read(input: &mut Input<'a>) -> Self {
-        let data_type = DATA_TYPES[usize::from(input.byte()) % DATA_TYPES.len()];
+        let data_type = DataType::ALL[usize::from(input.byte()) % DataType::ALL.len()];
         let name = input.text();
         let rank = input.byte() % 5;
         // Small extents, so that many of the tensors are consistent.
@@ -72,7 +71,7 @@ pub fn model_input(bytes: &[u8]) {
 }
 
 fn spec(input: &mut Input<'_>) -> TensorSpec {
-    let data_type = DATA_TYPES[usize::from(input.byte()) % DATA_TYPES.len()];
+    let data_type = DataType::ALL[usize::from(input.byte()) % DataType::ALL.len()];
     let name = input.text();
     let dimension = |extent: u8| match extent {
         0xff => Dimension::Dynamic,

@@ -63,27 +63,10 @@ pub fn padding(bytes: &[u8]) {
     }
 }
 
-/// Every type of the protocol, by its number.
-pub(crate) const DATA_TYPES: [DataType; 13] = [
-    DataType::Bool,
-    DataType::Uint8,
-    DataType::Uint16,
-    DataType::Uint32,
-    DataType::Uint64,
-    DataType::Int8,
-    DataType::Int16,
-    DataType::Int32,
-    DataType::Int64,
-    DataType::Fp16,
-    DataType::Fp32,
-    DataType::Fp64,
-    DataType::Bf16,
-];
-
 /// Checks a description of a tensor. What is accepted is as large as it says.
 pub fn tensor_description(bytes: &[u8]) {
     let mut input = Input::new(bytes);
-    let data_type = DATA_TYPES[usize::from(input.byte()) % DATA_TYPES.len()];
+    let data_type = DataType::ALL[usize::from(input.byte()) % DataType::ALL.len()];
     let name = input.text();
     let rank = usize::from(input.byte() % 12);
     let shape: Vec<u64> = (0..rank).map(|_| input.number()).collect();

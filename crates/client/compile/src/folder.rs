@@ -335,7 +335,7 @@ impl Port {
     }
 
     fn spec(&self) -> Result<TensorSpec, String> {
-        let mut types = DATA_TYPES.into_iter();
+        let mut types = DataType::ALL.into_iter();
         let data_type = types.find(|it| it.as_str() == self.data_type);
         let data_type = data_type.ok_or_else(|| format!("'{}' is no data type", self.data_type))?;
         if self.shape.len() > limits::MAX_RANK || self.name.len() > limits::MAX_TENSOR_NAME {
@@ -352,22 +352,6 @@ impl Port {
         })
     }
 }
-
-const DATA_TYPES: [DataType; 13] = [
-    DataType::Bool,
-    DataType::Uint8,
-    DataType::Uint16,
-    DataType::Uint32,
-    DataType::Uint64,
-    DataType::Int8,
-    DataType::Int16,
-    DataType::Int32,
-    DataType::Int64,
-    DataType::Fp16,
-    DataType::Fp32,
-    DataType::Fp64,
-    DataType::Bf16,
-];
 
 /// What the parts of a form are called.
 #[must_use]

@@ -499,24 +499,7 @@ fn element_type(data_type: DataType) -> ElementType {
     }
 }
 
-/// Every type that requests have.
-const TYPES: [DataType; 13] = [
-    DataType::Bool,
-    DataType::Uint8,
-    DataType::Uint16,
-    DataType::Uint32,
-    DataType::Uint64,
-    DataType::Int8,
-    DataType::Int16,
-    DataType::Int32,
-    DataType::Int64,
-    DataType::Fp16,
-    DataType::Fp32,
-    DataType::Fp64,
-    DataType::Bf16,
-];
-
 fn data_type(number: i32) -> Option<DataType> {
-    let mut types = TYPES.into_iter();
+    let mut types = DataType::ALL.into_iter();
     types.find(|it| element_type(*it) as i32 == number)
 }

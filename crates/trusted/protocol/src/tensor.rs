@@ -38,6 +38,23 @@ pub enum DataType {
 }
 
 impl DataType {
+    /// All of them, by their numbers.
+    pub const ALL: [Self; 13] = [
+        Self::Bool,
+        Self::Uint8,
+        Self::Uint16,
+        Self::Uint32,
+        Self::Uint64,
+        Self::Int8,
+        Self::Int16,
+        Self::Int32,
+        Self::Int64,
+        Self::Fp16,
+        Self::Fp32,
+        Self::Fp64,
+        Self::Bf16,
+    ];
+
     /// Size of one element, in bytes.
     #[must_use]
     pub fn size(self) -> usize {

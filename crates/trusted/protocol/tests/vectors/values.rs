@@ -12,22 +12,6 @@ use sesemi_protocol::{Isolation, ModelVersion, Refusal, RefusalCode, SecretKey, 
 
 use crate::support::{array, bytes, counting, list, number, parsed, text};
 
-pub(crate) const DATA_TYPES: [DataType; 13] = [
-    DataType::Bool,
-    DataType::Uint8,
-    DataType::Uint16,
-    DataType::Uint32,
-    DataType::Uint64,
-    DataType::Int8,
-    DataType::Int16,
-    DataType::Int32,
-    DataType::Int64,
-    DataType::Fp16,
-    DataType::Fp32,
-    DataType::Fp64,
-    DataType::Bf16,
-];
-
 pub(crate) const REFUSAL_CODES: [RefusalCode; 26] = [
     RefusalCode::Malformed,
     RefusalCode::NotAuthentic,
@@ -155,7 +139,7 @@ pub(crate) fn state_at(point: Value) -> Value {
 }
 
 pub(crate) fn data_type(name: &str) -> DataType {
-    let found = DATA_TYPES.into_iter().find(|t| t.as_str() == name);
+    let found = DataType::ALL.into_iter().find(|t| t.as_str() == name);
     found.unwrap_or_else(|| panic!("no data type '{name}'"))
 }
 

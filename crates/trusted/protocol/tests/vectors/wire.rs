@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 use sesemi_protocol::limits::MAX_WIRE_MESSAGE;
 use sesemi_protocol::release::{Lease, ReleaseOutcome, ReleaseRequest};
 use sesemi_protocol::share::Share;
+use sesemi_protocol::tensor::DataType;
 use sesemi_protocol::wire::{
     Call, CallBody, LockedStatus, Reply, ReplyBody, ServiceStatus, UpgradeStatus,
 };
@@ -18,9 +19,7 @@ use crate::support::{
     assert_remade, bytes, counting, list, number, optional, parsed, parsed_list, text, variant,
     vectors, with,
 };
-use crate::values::{
-    DATA_TYPES, REFUSAL_CODES, isolation, key_name, point, refusal, secret, state_point,
-};
+use crate::values::{REFUSAL_CODES, isolation, key_name, point, refusal, secret, state_point};
 
 fn file() -> &'static Value {
     static FILE: OnceLock<Value> = OnceLock::new();
@@ -51,8 +50,9 @@ fn refusal_codes() -> Vec<Value> {
 }
 
 fn data_types() -> Vec<Value> {
-    let data_type = |t: &sesemi_protocol::tensor::DataType| json!({ "name": t.as_str(), "number": number_of(t), "size": t.size() });
-    DATA_TYPES.iter().map(data_type).collect()
+    let data_type =
+        |t: &DataType| json!({ "name": t.as_str(), "number": number_of(t), "size": t.size() });
+    DataType::ALL.iter().map(data_type).collect()
 }
 
 fn release_request(value: &Value) -> ReleaseRequest {
