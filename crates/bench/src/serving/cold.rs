@@ -11,7 +11,7 @@ use super::instance::Launcher;
 use super::model::Prepared;
 use super::site::{Caller, Site};
 use super::steps::{Steps, explaining, of_bound};
-use super::{Alone, ENOUGH_MIB, Plan, load, must_agree};
+use super::{Alone, ENOUGH_MIB, Plan, Stage, load, must_agree};
 use crate::error::BenchError;
 use crate::figures::Samples;
 
@@ -19,23 +19,22 @@ use crate::figures::Samples;
 const PROCESS_MS: f64 = 2.0;
 
 pub(super) fn measure(plan: &Plan) -> Result<Vec<Samples>, BenchError> {
-    let local = plan.chosen.start()?;
-    let mut site = Site::new()?;
-    let mut launcher = Launcher::start(&plan.chosen, &site.lab.machine)?;
     let folder = tempfile::tempdir()?;
-    let mut all = Vec::new();
-    for model in &plan.models {
-        let prepared = model.prepare(&local)?;
-        let mut cold = Cold::new(plan, &prepared, &local, &mut site, &launcher, folder.path())?;
+    plan.each_model(|stage, prepared| {
+        let Stage {
+            local,
+            site,
+            launcher,
+        } = stage;
+        let mut cold = Cold::new(plan, prepared, local, site, launcher, folder.path())?;
         // The user's list of keys and the files are in memory from then on.
-        cold.serve(&mut launcher)?;
+        cold.serve(launcher)?;
         cold.forget();
-        for round in plan.rounds("cold", *model, plan.runs) {
-            cold.round(&mut launcher, round % 2 == 0)?;
+        for round in plan.rounds("cold", prepared.model, plan.runs) {
+            cold.round(launcher, round % 2 == 0)?;
         }
-        all.extend(cold.figures());
-    }
-    Ok(all)
+        Ok(cold.figures())
+    })
 }
 
 /// The measurement of one model.

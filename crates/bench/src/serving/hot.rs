@@ -3,12 +3,9 @@
 use sesemi::Path;
 
 use super::bound::ms;
-use super::engine::Local;
-use super::instance::Launcher;
-use super::model::Model;
-use super::site::Site;
+use super::model::{Model, Prepared};
 use super::steps::Steps;
-use super::{Alone, ENOUGH_MIB, Plan, WARM_UP, load, must_agree};
+use super::{Alone, ENOUGH_MIB, Plan, Stage, WARM_UP, load, must_agree};
 use crate::error::BenchError;
 use crate::figures::Samples;
 
@@ -16,35 +13,24 @@ use crate::figures::Samples;
 const TINY: usize = 50;
 
 pub(super) fn measure(plan: &Plan) -> Result<Vec<Samples>, BenchError> {
-    let local = plan.chosen.start()?;
-    let mut site = Site::new()?;
-    let mut launcher = Launcher::start(&plan.chosen, &site.lab.machine)?;
-    let mut all = Vec::new();
-    for model in &plan.models {
-        all.extend(measure_model(
-            plan,
-            &local,
-            &mut site,
-            &mut launcher,
-            *model,
-        )?);
-    }
-    Ok(all)
+    plan.each_model(|stage, prepared| measure_model(plan, stage, prepared))
 }
 
 fn measure_model(
     plan: &Plan,
-    local: &Local,
-    site: &mut Site,
-    launcher: &mut Launcher,
-    model: Model,
+    stage: &mut Stage,
+    prepared: &Prepared,
 ) -> Result<Vec<Samples>, BenchError> {
-    let chosen = &plan.chosen;
-    let prepared = model.prepare(local)?;
-    let pushed = site.push(&prepared, 1)?;
+    let Stage {
+        local,
+        site,
+        launcher,
+    } = stage;
+    let (chosen, model) = (&plan.chosen, prepared.model);
+    let pushed = site.push(prepared, 1)?;
     let caller = site.user(std::slice::from_ref(&pushed), launcher.code)?;
-    let loaded = load(local, &prepared)?;
-    let mut alone = Alone::of(&*loaded, &prepared)?;
+    let loaded = load(local, prepared)?;
+    let mut alone = Alone::of(&*loaded, prepared)?;
     let instance = launcher.launch(&site.arguments(chosen, 1, ENOUGH_MIB))?;
     let call = || caller.call(&instance.gateway, &pushed, &prepared.inputs);
     for _ in 0..WARM_UP {

@@ -7,10 +7,10 @@ use std::time::Duration;
 use sesemi::ModelRef;
 
 use super::callers::at_once;
-use super::instance::{Instance, Launcher};
+use super::instance::Instance;
 use super::model::Prepared;
-use super::site::{Caller, Site};
-use super::{CALLERS, ENOUGH_MIB, Plan};
+use super::site::Caller;
+use super::{CALLERS, ENOUGH_MIB, Plan, Stage};
 use crate::error::BenchError;
 use crate::figures::Samples;
 
@@ -20,23 +20,15 @@ const REQUESTS: usize = 4;
 const PAUSE: Duration = Duration::from_millis(1);
 
 pub(super) fn measure(plan: &Plan) -> Result<Vec<Samples>, BenchError> {
-    let local = plan.chosen.start()?;
-    let mut site = Site::new()?;
-    let mut launcher = Launcher::start(&plan.chosen, &site.lab.machine)?;
-    let mut all = Vec::new();
-    for model in &plan.models {
-        let prepared = model.prepare(&local)?;
-        all.extend(measure_model(plan, &mut site, &mut launcher, &prepared)?);
-    }
-    Ok(all)
+    plan.each_model(|stage, prepared| measure_model(plan, stage, prepared))
 }
 
 fn measure_model(
     plan: &Plan,
-    site: &mut Site,
-    launcher: &mut Launcher,
+    stage: &mut Stage,
     prepared: &Prepared,
 ) -> Result<Vec<Samples>, BenchError> {
+    let Stage { site, launcher, .. } = stage;
     let pushed = site.push(prepared, 1)?;
     let users = (0..CALLERS).map(|_| site.user(std::slice::from_ref(&pushed), launcher.code));
     let users = users.collect::<Result<Vec<_>, _>>()?;

@@ -34,8 +34,10 @@ use sesemi_semirt::engine::{Execution, LoadedModel};
 
 use crate::error::BenchError;
 use crate::figures::{Report, Samples};
-use engine::{Chosen, EngineName};
+use engine::{Chosen, EngineName, Local};
+use instance::Launcher;
 use model::{Model, Prepared};
+use site::Site;
 
 /// Callers at once, where there are several.
 const CALLERS: usize = 4;
@@ -192,7 +194,35 @@ impl Setting {
     }
 }
 
+/// Both sides, once they are there.
+struct Stage {
+    local: Local,
+    site: Site,
+    launcher: Launcher,
+}
+
 impl Plan {
+    /// Measures one model after the other.
+    fn each_model(
+        &self,
+        mut measure: impl FnMut(&mut Stage, &Prepared) -> Result<Vec<Samples>, BenchError>,
+    ) -> Result<Vec<Samples>, BenchError> {
+        let local = self.chosen.start()?;
+        let site = Site::new()?;
+        let launcher = Launcher::start(&self.chosen, &site.lab.machine)?;
+        let mut stage = Stage {
+            local,
+            site,
+            launcher,
+        };
+        let mut all = Vec::new();
+        for model in &self.models {
+            let prepared = model.prepare(&stage.local)?;
+            all.extend(measure(&mut stage, &prepared)?);
+        }
+        Ok(all)
+    }
+
     /// The rounds of one model, with a bar on a terminal.
     fn rounds(&self, what: &str, model: Model, runs: usize) -> impl Iterator<Item = usize> {
         let bar = bar(
@@ -248,7 +278,7 @@ impl<'p> Alone<'p> {
 }
 
 /// The engine alone, with a model loaded.
-fn load(local: &engine::Local, prepared: &Prepared) -> Result<Box<dyn LoadedModel>, BenchError> {
+fn load(local: &Local, prepared: &Prepared) -> Result<Box<dyn LoadedModel>, BenchError> {
     let form = prepared.manifest.forms.first();
     let form = form.ok_or(BenchError::Unexpected("the model has no form"))?;
     let parts = prepared.form.parts.clone();

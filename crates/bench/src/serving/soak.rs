@@ -8,11 +8,10 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use super::callers::at_once;
-use super::instance::Launcher;
 use super::memory::resident_kib;
 use super::model::Prepared;
-use super::site::{Caller, Site};
-use super::{ENOUGH_MIB, Plan, WARM_UP, bar};
+use super::site::Caller;
+use super::{ENOUGH_MIB, Plan, Stage, WARM_UP, bar};
 use crate::error::BenchError;
 use crate::figures::Samples;
 
@@ -31,18 +30,13 @@ const PER: f64 = 1e5;
 type Look = (f64, f64);
 
 pub(super) fn measure(plan: &Plan, requests: usize) -> Result<Vec<Samples>, BenchError> {
-    let local = plan.chosen.start()?;
-    let mut site = Site::new()?;
-    let mut launcher = Launcher::start(&plan.chosen, &site.lab.machine)?;
-    let mut all = Vec::new();
-    for model in &plan.models {
-        let prepared = model.prepare(&local)?;
-        let looks = looks(plan, &mut site, &mut launcher, &prepared, requests)?;
+    plan.each_model(|stage, prepared| {
+        let looks = looks(plan, stage, prepared, requests)?;
         let line = fit(&stretches(&looks));
         let line = line.ok_or(BenchError::Unexpected("too few requests to fit a line"))?;
-        let name = |what: &str| plan.chosen.figure(what, *model);
+        let name = |what: &str| plan.chosen.figure(what, prepared.model);
         let memory = looks.iter().map(|look| look.1 / 1024.0).collect();
-        all.extend([
+        Ok(vec![
             Samples::new(
                 name("soak.slope_over_noise"),
                 "times",
@@ -61,18 +55,17 @@ pub(super) fn measure(plan: &Plan, requests: usize) -> Result<Vec<Samples>, Benc
             ),
             Samples::new(name("soak.rss_mib"), "MiB", memory),
             Samples::new(name("soak.requests"), "requests", vec![requests as f64]),
-        ]);
-    }
-    Ok(all)
+        ])
+    })
 }
 
 fn looks(
     plan: &Plan,
-    site: &mut Site,
-    launcher: &mut Launcher,
+    stage: &mut Stage,
     prepared: &Prepared,
     requests: usize,
 ) -> Result<Vec<Look>, BenchError> {
+    let Stage { site, launcher, .. } = stage;
     let pushed = site.push(prepared, 1)?;
     let users = (0..CALLERS).map(|_| site.user(std::slice::from_ref(&pushed), launcher.code));
     let users = users.collect::<Result<Vec<_>, _>>()?;

@@ -1,11 +1,8 @@
 //! What four callers get served a second by one instance with as many slots, next to the engine called by four threads, in turns.
 
 use super::callers::at_once;
-use super::engine::Local;
-use super::instance::Launcher;
 use super::model::Prepared;
-use super::site::Site;
-use super::{Alone, CALLERS, ENOUGH_MIB, Plan, WARM_UP, load};
+use super::{Alone, CALLERS, ENOUGH_MIB, Plan, Stage, WARM_UP, load};
 use crate::error::BenchError;
 use crate::figures::Samples;
 
@@ -15,30 +12,19 @@ const WINDOW: f64 = 2.0;
 const MOST: f64 = 4_000.0;
 
 pub(super) fn measure(plan: &Plan) -> Result<Vec<Samples>, BenchError> {
-    let local = plan.chosen.start()?;
-    let mut site = Site::new()?;
-    let mut launcher = Launcher::start(&plan.chosen, &site.lab.machine)?;
-    let mut all = Vec::new();
-    for model in &plan.models {
-        let prepared = model.prepare(&local)?;
-        all.extend(measure_model(
-            plan,
-            &local,
-            &mut site,
-            &mut launcher,
-            &prepared,
-        )?);
-    }
-    Ok(all)
+    plan.each_model(|stage, prepared| measure_model(plan, stage, prepared))
 }
 
 fn measure_model(
     plan: &Plan,
-    local: &Local,
-    site: &mut Site,
-    launcher: &mut Launcher,
+    stage: &mut Stage,
     prepared: &Prepared,
 ) -> Result<Vec<Samples>, BenchError> {
+    let Stage {
+        local,
+        site,
+        launcher,
+    } = stage;
     let pushed = site.push(prepared, 1)?;
     let users = (0..CALLERS).map(|_| site.user(std::slice::from_ref(&pushed), launcher.code));
     let mut users = users.collect::<Result<Vec<_>, _>>()?;

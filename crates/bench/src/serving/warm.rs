@@ -4,40 +4,26 @@
 use sesemi::{ModelRef, Path};
 
 use super::bound::{Pieces, Sealed, first_output, ms};
-use super::engine::Local;
-use super::instance::Launcher;
 use super::model::{Model, Prepared};
-use super::site::Site;
 use super::steps::{Steps, of_bound};
-use super::{Plan, room_for_one_mib};
+use super::{Plan, Stage, room_for_one_mib};
 use crate::error::BenchError;
 use crate::figures::Samples;
 
 pub(super) fn measure(plan: &Plan) -> Result<Vec<Samples>, BenchError> {
-    let local = plan.chosen.start()?;
-    let mut site = Site::new()?;
-    let mut launcher = Launcher::start(&plan.chosen, &site.lab.machine)?;
-    let mut all = Vec::new();
-    for model in &plan.models {
-        let prepared = model.prepare(&local)?;
-        all.extend(measure_model(
-            plan,
-            &local,
-            &mut site,
-            &mut launcher,
-            &prepared,
-        )?);
-    }
-    Ok(all)
+    plan.each_model(|stage, prepared| measure_model(plan, stage, prepared))
 }
 
 fn measure_model(
     plan: &Plan,
-    local: &Local,
-    site: &mut Site,
-    launcher: &mut Launcher,
+    stage: &mut Stage,
     prepared: &Prepared,
 ) -> Result<Vec<Samples>, BenchError> {
+    let Stage {
+        local,
+        site,
+        launcher,
+    } = stage;
     if prepared.model == Model::Tiny {
         return Err(BenchError::Unexpected(
             "an instance has room for many tiny models, so that there is no switch",
