@@ -416,14 +416,14 @@ impl Runtime {
         let watchdog = self.watchdog.clone();
         let keep = request.level != IsolationLevel::Sequential;
         let under_way = UnderWay::new(execution.stopper());
-        let wanted = under_way.wanted();
+        let still_wanted = under_way.still_wanted();
         let run = turn.run(move || {
             let _watched = watchdog.begin("run");
             let began = Instant::now();
             let inputs: Vec<TensorView<'_>> = opened.inputs().collect();
             let outputs = execution.run(&inputs, opened.outputs());
             match &outputs {
-                Ok(_) | Err(EngineError::Input(_)) if wanted.ended() && keep => {
+                Ok(_) | Err(EngineError::Input(_)) if still_wanted.ended() && keep => {
                     model.give_back(execution);
                 }
                 // After a failed run its buffers are in an unknown state, and what was stopped stays so.

@@ -70,20 +70,20 @@ pub(super) struct Ahead {
 struct Running {
     id: u64,
     guard: Weak<Guard>,
-    stop: Arc<Stop>,
+    stop: Arc<Halt>,
     task: Option<JoinHandle<Result<Begun, FetchError>>>,
 }
 
 /// Tells a fetch to stop where it is.
 #[derive(Debug, Default)]
-struct Stop {
+struct Halt {
     flag: Arc<AtomicBool>,
     told: Notify,
     /// Nobody wants what is there.
     abandoned: Notify,
 }
 
-impl Stop {
+impl Halt {
     fn set(&self) {
         self.flag.store(true, Ordering::Relaxed);
         self.told.notify_one();
@@ -138,7 +138,7 @@ impl Ahead {
             model: model.clone(),
             ahead: Arc::downgrade(self),
         });
-        let stop = Arc::new(Stop::default());
+        let stop = Arc::new(Halt::default());
         let fetch = Fetch {
             model: model.clone(),
             origin: origin.clone(),
@@ -184,7 +184,7 @@ struct Fetch {
     model: ModelRef,
     origin: Origin,
     budget: Arc<Budget>,
-    stop: Arc<Stop>,
+    stop: Arc<Halt>,
 }
 
 impl Fetch {

@@ -74,15 +74,15 @@ impl Wanted {
 
 /// Tells threads to leave once nobody waits for them any more.
 #[derive(Default)]
-pub(super) struct Stop(Arc<AtomicBool>);
+pub(super) struct StopOnDrop(Arc<AtomicBool>);
 
-impl Stop {
+impl StopOnDrop {
     pub(super) fn flag(&self) -> Arc<AtomicBool> {
         self.0.clone()
     }
 }
 
-impl Drop for Stop {
+impl Drop for StopOnDrop {
     fn drop(&mut self) {
         self.0.store(true, Ordering::Relaxed);
     }
@@ -251,7 +251,7 @@ impl Found {
         place: FormPlace,
         mut reserved: Reservation,
     ) -> Result<(Decrypted, Instant), FetchError> {
-        let stop = Stop::default();
+        let stop = StopOnDrop::default();
         reserved.join(self.reserved);
         let (mut arena, pieces) = match self.early {
             Some(Early { mut arena, pieces }) => {

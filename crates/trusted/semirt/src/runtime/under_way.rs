@@ -12,7 +12,7 @@ pub(super) struct UnderWay {
 }
 
 /// Told by the run itself that it has ended.
-pub(super) struct Wanted(Arc<Mutex<State>>);
+pub(super) struct StillWanted(Arc<Mutex<State>>);
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum State {
@@ -30,8 +30,8 @@ impl UnderWay {
         }
     }
 
-    pub(super) fn wanted(&self) -> Wanted {
-        Wanted(self.state.clone())
+    pub(super) fn still_wanted(&self) -> StillWanted {
+        StillWanted(self.state.clone())
     }
 }
 
@@ -48,7 +48,7 @@ impl Drop for UnderWay {
     }
 }
 
-impl Wanted {
+impl StillWanted {
     /// Notes that the run has ended: it is not stopped from now on. Whether it was not stopped before.
     pub(super) fn ended(&self) -> bool {
         let mut state = lock(&self.0);
@@ -77,13 +77,13 @@ mod tests {
     fn a_run_is_stopped_once_it_is_unwanted_and_never_after_it_ended() {
         let stops = Arc::new(Stops::default());
         let under_way = UnderWay::new(Some(stops.clone()));
-        let wanted = under_way.wanted();
+        let still_wanted = under_way.still_wanted();
         drop(under_way);
         assert_eq!(stops.0.load(Ordering::SeqCst), 1);
-        assert!(!wanted.ended());
+        assert!(!still_wanted.ended());
 
         let under_way = UnderWay::new(Some(stops.clone()));
-        assert!(under_way.wanted().ended());
+        assert!(under_way.still_wanted().ended());
         drop(under_way);
         assert_eq!(stops.0.load(Ordering::SeqCst), 1);
     }

@@ -130,7 +130,7 @@ impl Slots {
                 Pushed::Full => return Err(RefusalCode::Busy.into()),
             }
         };
-        let place = Place {
+        let place = Queued {
             shared: &self.shared,
             user,
             ticket,
@@ -142,13 +142,13 @@ impl Slots {
 }
 
 /// A place in the queue.
-struct Place<'s> {
+struct Queued<'s> {
     shared: &'s Shared,
     user: PrincipalId,
     ticket: Ticket<Instant>,
 }
 
-impl Drop for Place<'_> {
+impl Drop for Queued<'_> {
     fn drop(&mut self) {
         lock(&self.shared.state)
             .queue
