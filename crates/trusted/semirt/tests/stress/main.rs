@@ -93,6 +93,13 @@ async fn every_answer_is_right_or_a_clean_error_and_nothing_is_left_behind() {
         })
         .collect();
     tokio::time::sleep(Duration::from_secs(seconds())).await;
+    // A user of one client may have met nothing but faults so far.
+    let complete = async {
+        while !tally.is_complete() {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    };
+    let _ = tokio::time::timeout(Duration::from_secs(60), complete).await;
     stop.store(true, Ordering::SeqCst);
     for client in clients {
         client.await.unwrap();
