@@ -10,7 +10,8 @@
 
 mod support;
 
-use std::time::Duration;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use sesemi_compile::{
     Tolerance, check, compare, compile_for_onnxruntime, sample_inputs, specs, split_weights,
@@ -91,7 +92,6 @@ fn densenet_compiled_gives_the_scores_that_are_pinned() {
 }
 
 #[test]
-#[ignore = "takes a minute; `cargo test -p sesemi-onnxruntime -- --ignored`"]
 fn resnet_compiled_gives_the_scores_that_are_pinned() {
     let Some(engine) = engine() else { return };
     let onnx = Network::ResNet101.onnx().unwrap();
@@ -199,6 +199,26 @@ fn models_come_and_go_while_others_run() {
     });
 }
 
+/// The folder of this thread in /proc.
+fn own_thread() -> PathBuf {
+    Path::new("/proc").join(std::fs::read_link("/proc/thread-self").unwrap())
+}
+
+/// Waits until a thread has used 20 ms of a processor since now, or has ended.
+fn has_begun_to_compute(thread: &Path) {
+    let used = || -> Option<u64> {
+        let stat = std::fs::read_to_string(thread.join("schedstat")).ok()?;
+        stat.split_whitespace().next()?.parse().ok()
+    };
+    let (first, began) = (used(), Instant::now());
+    while let (Some(first), Some(now)) = (first, used())
+        && now < first + 20_000_000
+    {
+        assert!(began.elapsed() < Duration::from_secs(60));
+        std::thread::sleep(Duration::from_millis(1));
+    }
+}
+
 #[test]
 fn a_run_that_is_stopped_ends_with_an_error_and_leaves_others_alone() {
     let Some(engine) = engine() else { return };
@@ -211,9 +231,14 @@ fn a_run_that_is_stopped_ends_with_an_error_and_leaves_others_alone() {
     // Forty images at once take long enough that the stop finds the run under way.
     let values = vec![0.25; 40 * ELEMENTS];
     let many = Tensor::fp32("image", &[40, 3, 224, 224], &values).unwrap();
+    let (execution, input) = (&mut *stopped, std::slice::from_ref(&many));
     let ended = std::thread::scope(|scope| {
-        let running = scope.spawn(|| run(&mut *stopped, std::slice::from_ref(&many)));
-        std::thread::sleep(Duration::from_millis(20));
+        let (tell, told) = std::sync::mpsc::channel();
+        let running = scope.spawn(move || {
+            tell.send(own_thread()).unwrap();
+            run(execution, input)
+        });
+        has_begun_to_compute(&told.recv().unwrap());
         stopper.stop();
         running.join().unwrap()
     });

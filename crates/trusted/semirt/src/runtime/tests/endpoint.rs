@@ -191,11 +191,16 @@ async fn a_request_that_waits_for_a_slot_leaves_the_queue_with_its_client() {
     ask(runtime, 1, &[1.0; 30]).await.unwrap();
 }
 
-/// Waits for something that nobody tells.
+/// Waits for something that nobody tells, and not for ever.
 async fn until(holds: impl Fn() -> bool) {
-    while !holds() {
-        tokio::time::sleep(Duration::from_millis(2)).await;
-    }
+    let held = async {
+        while !holds() {
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(30), held)
+        .await
+        .unwrap();
 }
 
 #[tokio::test]

@@ -123,6 +123,7 @@ async fn answers_leave_at_multiples_of_the_quantum_whatever_they_say() {
     // The enclave is free in the meantime.
     let runtime = world.runtime.clone();
     let under_way = tokio::spawn(async move { ask(&runtime, 1, &[1.0; 30]).await });
+    // Half of the quantum, on the clock that stands still otherwise.
     tokio::time::sleep(Duration::from_millis(50)).await;
     assert_eq!(world.runtime.occupancy.counts(), (0, 0));
     assert!(!under_way.is_finished());
