@@ -154,14 +154,17 @@ FORM = record({
     3: record({0: uint(64), 1: uint(64)}),
     4: lambda v: type(v) is bool,
 })
-MANIFEST = record({0: bstr(32), 1: list_of(TENSOR_SPEC), 2: list_of(TENSOR_SPEC), 3: list_of(FORM)})
+MANIFEST = record(
+    {0: bstr(32), 1: list_of(TENSOR_SPEC), 2: list_of(TENSOR_SPEC), 3: list_of(FORM)},
+    {4: lambda v: uint(32)(v) and v >= 1},
+)
 VERSIONS = choice({0: array(), 1: array(VERSION), 2: array(tstr(ALIAS))})
 SUBJECT = choice({0: array(ID), 1: array(tstr(NAME))})
 SCOPE = choice({0: array(), 1: array(MODEL_ID)})
 ROLE = uint(1)
 DELEGATION = choice({0: array(list_of(ID)), 1: array()})
 TIME = uint(64)
-ISOLATION = array(lambda v: uint(2)(v) and v <= 2, lambda v: uint(32)(v) and v <= 60000)
+ISOLATION = array(lambda v: uint(2)(v) and v <= 3, lambda v: uint(32)(v) and v <= 60000)
 ACTION = choice({
     0: array(bstr(32)),
     1: array(tstr(NAME), VERSION, ID, ID, ISOLATION),
@@ -326,7 +329,7 @@ def refusal_of(value):
 
 
 def isolation_of(value):
-    return [["shared", "dedicated-user", "sequential"].index(value["level"]), value["quantum_ms"]]
+    return [["shared", "dedicated-user", "sequential", "batched"].index(value["level"]), value["quantum_ms"]]
 
 
 def release_of(value):
@@ -365,7 +368,7 @@ def manifest_of(case, content):
     return {
         0: sha256(content), 1: [spec(s) for s in case["inputs"]], 2: [spec(s) for s in case["outputs"]],
         3: [form(f) for f in case["forms"]],
-    }
+    } | ({4: case["batch"]} if case["batch"] else {})
 
 
 def part_of(value):
@@ -854,6 +857,18 @@ def refuse_gap(gap):
         raise Refused("content", "a gap is not zero")
 
 
+def check_tensors(manifest):
+    for specs in manifest[1], manifest[2]:
+        names = [spec[0] for spec in specs]
+        if len(set(names)) < len(names):
+            raise Refused("content", "two tensors of one name")
+        if any(len(name.encode()) > 128 for name in names) or any(len(spec[2]) > 8 for spec in specs):
+            raise Refused("content", "a name or shape that is too long")
+    tensors = manifest[1] + manifest[2]
+    if 4 in manifest and not (manifest[1] and all(spec[2][:1] == [[1, []]] for spec in tensors)):
+        raise Refused("content", "a batch without rows")
+
+
 def read_manifest(plaintext, manifest_digest):
     """The manifest at the start of the plaintext, and where the first part starts. The gap between is checked as far as
     it is there."""
@@ -864,6 +879,7 @@ def read_manifest(plaintext, manifest_digest):
     if sha256(encoded) != manifest_digest:
         raise Refused("other manifest")
     manifest = decode(encoded, MANIFEST, "content")
+    check_tensors(manifest)
     starts = 4 + size + -(4 + size) % PAGE
     refuse_gap(plaintext[4 + size : starts])
     return manifest, starts

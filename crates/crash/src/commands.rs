@@ -318,9 +318,10 @@ impl Scene<'_> {
     }
 
     fn isolation(&mut self) -> Isolation {
-        let level = match self.random.below(3) {
-            0 => IsolationLevel::Shared,
-            1 => IsolationLevel::DedicatedUser,
+        let level = match self.random.below(4) {
+            0 => IsolationLevel::Batched,
+            1 => IsolationLevel::Shared,
+            2 => IsolationLevel::DedicatedUser,
             _ => IsolationLevel::Sequential,
         };
         let quantum_ms = if self.random.chance(30) { 250 } else { 0 };

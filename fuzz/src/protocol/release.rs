@@ -59,7 +59,9 @@ fn answered(outcome: &ReleaseOutcome) {
         hides(lease, 2);
         assert!(lease.isolation.quantum_ms <= 60_000);
         assert_eq!(
-            lease.isolation.stricter(Isolation::default()),
+            lease
+                .isolation
+                .stricter(Isolation::from(IsolationLevel::Batched)),
             lease.isolation
         );
     }

@@ -18,7 +18,11 @@ use crate::limits::MAX_QUANTUM_MS;
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Encode, Decode)]
 #[cbor(index_only)]
 pub enum IsolationLevel {
-    /// Anybody's requests, at the same time. What separates them is the code of the enclave.
+    /// Anybody's requests, also in one run with this one: their tensors are then the rows of one. What separates them is the code
+    /// of the enclave and the model itself, which could carry what it reads in one row into another.
+    #[n(3)]
+    Batched,
+    /// Anybody's requests, at the same time, but each user's in runs of their own. What separates them is the code of the enclave.
     #[default]
     #[n(0)]
     Shared,
@@ -33,12 +37,18 @@ pub enum IsolationLevel {
 
 impl IsolationLevel {
     /// Every level, the laxest first.
-    pub const ALL: [Self; 3] = [Self::Shared, Self::DedicatedUser, Self::Sequential];
+    pub const ALL: [Self; 4] = [
+        Self::Batched,
+        Self::Shared,
+        Self::DedicatedUser,
+        Self::Sequential,
+    ];
 
     /// Its name, as it is written on command lines and shown to people.
     #[must_use]
     pub fn as_str(self) -> &'static str {
         match self {
+            Self::Batched => "batched",
             Self::Shared => "shared",
             Self::DedicatedUser => "dedicated-user",
             Self::Sequential => "sequential",
@@ -63,7 +73,7 @@ impl FromStr for IsolationLevel {
 
 /// No name of a level.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("an isolation level is shared, dedicated-user or sequential")]
+#[error("an isolation level is batched, shared, dedicated-user or sequential")]
 pub struct UnknownLevel;
 
 /// What one party asks for, or what a lease demands.
@@ -163,10 +173,12 @@ mod tests {
 
     #[test]
     fn the_stricter_of_two_is_the_greater_level_and_the_greater_quantum() {
-        use IsolationLevel::{DedicatedUser, Sequential, Shared};
-        assert!(Shared < DedicatedUser && DedicatedUser < Sequential);
+        use IsolationLevel::{Batched, DedicatedUser, Sequential, Shared};
+        assert!(Batched < Shared && Shared < DedicatedUser && DedicatedUser < Sequential);
         let of = |a, b| isolation(a, 10).stricter(isolation(b, 25));
         assert_eq!(of(Sequential, Shared), isolation(Sequential, 25));
+        assert_eq!(of(Batched, Shared), isolation(Shared, 25));
+        assert_eq!(of(Batched, Batched), isolation(Batched, 25));
         assert_eq!(of(Shared, DedicatedUser), isolation(DedicatedUser, 25));
         let both = Isolation::from(Sequential).stricter(isolation(Shared, 60_000));
         assert_eq!(both, isolation(Sequential, 60_000));
@@ -182,7 +194,7 @@ mod tests {
         let covers =
             |a: Isolation, b: Isolation| a.level >= b.level && a.quantum_ms >= b.quantum_ms;
         for a in &all {
-            assert_eq!(a.stricter(Isolation::default()), *a);
+            assert_eq!(a.stricter(isolation(IsolationLevel::Batched, 0)), *a);
             assert_eq!(a.stricter(*a), *a);
             for b in &all {
                 let both = a.stricter(*b);
@@ -210,9 +222,9 @@ mod tests {
                 .as_slice(),
             [0x82, 0x02, 0x19, 0x01, 0xf4]
         );
-        // A fourth level, a quantum of 60001 ms, none at all, one more field, a quantum in long form, a map.
+        // A fifth level, a quantum of 60001 ms, none at all, one more field, a quantum in long form, a map.
         let others: [&[u8]; 6] = [
-            &[0x82, 0x03, 0x00],
+            &[0x82, 0x04, 0x00],
             &[0x82, 0x00, 0x19, 0xea, 0x61],
             &[0x81, 0x00],
             &[0x83, 0x00, 0x00, 0x00],

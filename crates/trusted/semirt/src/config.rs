@@ -73,6 +73,11 @@ struct Settings {
     /// Requests that may wait for a slot, 0 to 65536 [default: 64].
     #[arg(long, env = "SESEMI_SEMIRT_QUEUE", value_name = "N")]
     queue: Option<usize>,
+    /// How long a request waits for others that it may be run with in one batch, in milliseconds, 0 to 1000: requests of the same
+    /// user for the same model, if its owner allows batches, and of several users if owner and users ask for that with isolation
+    /// `batched` [default: 0, no batches].
+    #[arg(long, env = "SESEMI_SEMIRT_BATCH_WINDOW_MS", value_name = "MS")]
+    batch_window_ms: Option<u64>,
     /// Threads of the engine, 1 to 256 [default: 1].
     #[arg(long, env = "SESEMI_SEMIRT_ENGINE_THREADS", value_name = "N")]
     engine_threads: Option<usize>,
@@ -128,6 +133,8 @@ pub struct Config {
     pub slots: usize,
     /// Requests that may wait.
     pub queue: usize,
+    /// How long a request waits for others to be run with.
+    pub batch_window: Duration,
     /// Threads of the engine.
     pub engine_threads: usize,
     /// Bytes for models.
@@ -162,6 +169,7 @@ impl ServeArgs {
         };
         let slots = set.slots.or(file.slots).unwrap_or(2);
         let queue = set.queue.or(file.queue).unwrap_or(64);
+        let window = set.batch_window_ms.or(file.batch_window_ms).unwrap_or(0);
         let threads = set.engine_threads.or(file.engine_threads).unwrap_or(1);
         let mib = set
             .model_memory_mib
@@ -200,6 +208,12 @@ impl ServeArgs {
             store,
             slots: within("slots", slots, 1..=256, "1 to 256")?,
             queue: within("queue", queue, 0..=65536, "0 to 65536")?,
+            batch_window: Duration::from_millis(within(
+                "batch-window-ms",
+                window,
+                0..=1000,
+                "0 to 1000",
+            )?),
             engine_threads: within("engine-threads", threads, 1..=256, "1 to 256")?,
             model_memory: mib.saturating_mul(1024 * 1024),
             body_memory: bodies.saturating_mul(1024 * 1024),

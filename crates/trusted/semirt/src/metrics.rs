@@ -48,6 +48,8 @@ pub struct Metrics {
     registry: Registry,
     served: Family<Served, Counter>,
     refused: Family<Refused, Counter>,
+    batches: Counter,
+    batched: Counter,
     seconds: Histogram,
     steps: Family<Step, Histogram>,
     slots: Gauge,
@@ -67,10 +69,21 @@ impl Metrics {
     pub fn new() -> Arc<Self> {
         let mut registry = Registry::with_prefix("sesemi_semirt");
         let (served, refused) = (Family::default(), Family::default());
+        let (batches, batched) = (Counter::default(), Counter::default());
         let seconds = durations();
         let steps = Family::<Step, Histogram>::new_with_constructor(durations);
         registry.register("served", "Requests answered, by path", served.clone());
         registry.register("refused", "Requests refused, by reason", refused.clone());
+        registry.register(
+            "batches",
+            "Runs of several requests at once",
+            batches.clone(),
+        );
+        registry.register(
+            "batched",
+            "Requests that were run with others",
+            batched.clone(),
+        );
         registry.register_with_unit(
             "request_duration",
             "From a request's last byte to its answer",
@@ -101,6 +114,8 @@ impl Metrics {
             registry,
             served,
             refused,
+            batches,
+            batched,
             seconds,
             steps,
             slots,
@@ -131,6 +146,12 @@ impl Metrics {
     pub fn refused(&self, code: RefusalCode) {
         let reason = code.as_str();
         self.refused.get_or_create(&Refused { reason }).inc();
+    }
+
+    /// Counts a run of so many requests.
+    pub fn batched(&self, requests: u32) {
+        self.batches.inc();
+        self.batched.inc_by(u64::from(requests));
     }
 
     /// All metrics in the OpenMetrics text format.

@@ -4,34 +4,37 @@
 //! leaves. No lock is held across any of these. A request that is refused before its key is at hand gets a refusal in the clear
 //! that says no more than a code; after that, refusals travel sealed like answers.
 
+mod batches;
 mod journey;
+mod plain;
+mod run;
 mod under_way;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use sesemi_process::{wipe, wipe_everything};
+use sesemi_process::wipe_everything;
 use sesemi_protocol::envelope::{
     EnvelopeError, OpenedRequest, ParsedRequest, Report, Route, parse_request,
 };
-use sesemi_protocol::id::{ModelRef, ModelVersion, VersionSelector};
+use sesemi_protocol::id::{ModelRef, VersionSelector};
 use sesemi_protocol::isolation::IsolationLevel;
-use sesemi_protocol::receipt::{Point, StatePoint};
+use sesemi_protocol::receipt::Point;
 use sesemi_protocol::tensor::{Tensor, TensorView};
 use sesemi_protocol::{Entropy, Refusal, RefusalCode};
 use sesemi_traces::{Key, Outcome, Span};
 use tokio::time::Instant;
 
-use crate::engine::EngineError;
 use crate::keys::{Keys, LiveLease};
 use crate::metrics::{Gauges, Metrics};
-use crate::models::shelf::Held;
-use crate::models::{Buffers, Model, Models, Prefetch};
+use crate::models::{Models, Prefetch};
 use crate::occupancy::{Occupancy, Place};
-use crate::slots::{Slots, Turn, Watchdog};
+use crate::slots::{Slots, Watchdog};
+use batches::Batches;
 use journey::Journey;
-use under_way::UnderWay;
+use plain::Plain;
+use run::Request;
 
 /// Serves requests.
 pub struct Runtime {
@@ -39,6 +42,7 @@ pub struct Runtime {
     models: Arc<Models>,
     occupancy: Occupancy,
     slots: Slots,
+    batches: Batches,
     watchdog: Arc<Watchdog>,
     used: AtomicBool,
     entropy: Arc<dyn Entropy>,
@@ -58,6 +62,8 @@ pub struct Capacity {
     pub slots: usize,
     /// Requests that may wait for a slot, and requests that may wait for the enclave.
     pub queue: usize,
+    /// How long a request waits for others that it may be run with; none for not at all.
+    pub batch_window: Duration,
 }
 
 /// What became of a request whose user is known.
@@ -106,11 +112,20 @@ impl Runtime {
                 }
             }
         };
+        let slots = Slots::new(capacity.slots, capacity.queue)?;
+        let batches = Batches::new(
+            capacity.batch_window,
+            slots.clone(),
+            models.clone(),
+            watchdog.clone(),
+            metrics.clone(),
+        );
         Ok(Self {
             keys,
             models,
             occupancy: Occupancy::new(capacity.queue, clear),
-            slots: Slots::new(capacity.slots, capacity.queue)?,
+            slots,
+            batches,
             watchdog,
             used: AtomicBool::new(false),
             entropy,
@@ -311,149 +326,6 @@ impl Runtime {
             answer,
         })
     }
-
-    /// Runs the model, and says in `version` which one that was.
-    async fn run(
-        &self,
-        request: &Request<'_>,
-        lease: Arc<LiveLease>,
-        journey: &mut Journey<'_>,
-        version: &mut ModelVersion,
-    ) -> Result<Outputs, Refusal> {
-        let mut lease = self.agreeing(request, lease, journey).await?;
-        let (model, turn) = loop {
-            *version = lease.lease().model.version;
-            let model = self.model(&lease, request.place, journey).await?;
-            let turn = self
-                .slots
-                .turn(request.route.user, request.deadline, model.expected())
-                .await?;
-            journey.lap("queue", |steps| &mut steps.queue_us);
-            if !lease.has_ended() {
-                break (model, turn);
-            }
-            // It ended while this request waited for the model or for a slot: nothing may be run under it any more.
-            drop(turn);
-            lease = self
-                .fetch_again(request, request.opened.seen().point, journey)
-                .await?;
-        };
-        let execution = match model.idle_execution() {
-            Some(execution) => execution,
-            None => {
-                journey.missed = true;
-                let place = request.place.clone();
-                self.models.new_execution(&model, place).await?
-            }
-        };
-        let outputs = self.execute(model, execution, request, turn).await;
-        journey.lap("run", |steps| &mut steps.run_us);
-        outputs
-    }
-
-    /// A lease that agrees with what the user has seen: this one, or one that KeyService is asked for.
-    async fn agreeing(
-        &self,
-        request: &Request<'_>,
-        lease: Arc<LiveLease>,
-        journey: &mut Journey<'_>,
-    ) -> Result<Arc<LiveLease>, Refusal> {
-        let seen: StatePoint = request.opened.seen();
-        if seen.service != lease.lease().state.service {
-            return Err(RefusalCode::WrongService.into());
-        }
-        if lease.agrees_with(&seen.point) {
-            return Ok(lease);
-        }
-        self.fetch_again(request, seen.point, journey).await
-    }
-
-    /// Another lease for a request that is open already.
-    async fn fetch_again(
-        &self,
-        request: &Request<'_>,
-        seen: Point,
-        journey: &mut Journey<'_>,
-    ) -> Result<Arc<LiveLease>, Refusal> {
-        journey.missed = true;
-        let lease = self.keys.fetch(request.route, seen, request.level).await?;
-        journey.lap("key", |steps| &mut steps.key_us);
-        if lease.level() > request.level {
-            // It must be kept apart more strictly since a moment ago, and is open among others. The next attempt will be.
-            return Err(RefusalCode::Busy.into());
-        }
-        journey.goes_under(&lease.lease().isolation);
-        lease.mark_used();
-        Ok(lease)
-    }
-
-    async fn model(
-        &self,
-        lease: &LiveLease,
-        place: &Arc<Place>,
-        journey: &mut Journey<'_>,
-    ) -> Result<Arc<Held<Model>>, Refusal> {
-        let lease = lease.lease();
-        if let Some(model) = self.models.held(&lease.model) {
-            return Ok(model);
-        }
-        journey.missed = true;
-        let (model, times) = self.models.load(lease, place.clone()).await?;
-        journey.loaded(times);
-        Ok(model)
-    }
-
-    /// Runs on the slot's thread. Slot and place go along, so they are free only once the run has really ended, even if the
-    /// client left in the meantime.
-    async fn execute(
-        &self,
-        model: Arc<Held<Model>>,
-        mut execution: Buffers,
-        request: &Request<'_>,
-        turn: Turn,
-    ) -> Result<Outputs, Refusal> {
-        let (opened, place) = (request.opened.clone(), request.place.clone());
-        let watchdog = self.watchdog.clone();
-        let keep = request.level != IsolationLevel::Sequential;
-        let under_way = UnderWay::new(execution.stopper());
-        let still_wanted = under_way.still_wanted();
-        let run = turn.run(move || {
-            let _watched = watchdog.begin("run");
-            let began = Instant::now();
-            let inputs: Vec<TensorView<'_>> = opened.inputs().collect();
-            let outputs = execution.run(&inputs, opened.outputs());
-            match &outputs {
-                Ok(_) | Err(EngineError::Input(_)) if still_wanted.ended() && keep => {
-                    model.give_back(execution);
-                }
-                // After a failed run its buffers are in an unknown state, and what was stopped stays so.
-                _ => drop(execution),
-            }
-            if outputs.is_ok() {
-                model.took(began.elapsed());
-            }
-            drop(inputs);
-            drop(opened);
-            // Whoever must not be inside together with this request comes in once nothing of it is here any more. If nobody
-            // waits for the outputs, they are wiped first.
-            (outputs.map(Outputs), place)
-        });
-        let (outputs, _place) = run.await?;
-        outputs.map_err(|error| match error {
-            EngineError::Input(_) => Refusal::new(RefusalCode::InvalidInput, error),
-            _ => Refusal::new(RefusalCode::EngineFailed, error),
-        })
-    }
-}
-
-/// A request that is open.
-struct Request<'r> {
-    route: &'r Route,
-    opened: &'r Arc<OpenedRequest>,
-    /// How strictly it is kept apart.
-    level: IsolationLevel,
-    place: &'r Arc<Place>,
-    deadline: Instant,
 }
 
 /// The next moment that is a multiple of `quantum` after `began`.
@@ -465,21 +337,10 @@ fn next_multiple(began: Instant, quantum: Duration) -> Option<Instant> {
     began.checked_add(Duration::from_nanos(after))
 }
 
-/// What a run computed; wiped on drop.
-struct Outputs(Vec<Tensor>);
-
-impl Drop for Outputs {
-    fn drop(&mut self) {
-        for output in &mut self.0 {
-            wipe(&mut output.data);
-        }
-    }
-}
-
 /// Seals outputs or refusal for the user.
 fn seal(
     opened: &OpenedRequest,
-    outcome: Result<Outputs, Refusal>,
+    outcome: Result<Plain, Refusal>,
     report: Report,
     entropy: &dyn Entropy,
 ) -> Result<Vec<u8>, Refusal> {

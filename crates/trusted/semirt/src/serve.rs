@@ -211,6 +211,7 @@ fn assemble(
     let capacity = Capacity {
         slots: config.slots,
         queue: config.queue,
+        batch_window: config.batch_window,
     };
     Runtime::new(keys, models, capacity, watchdog, entropy, Metrics::new())
         .map_err(|e| MainError::Io("a thread for a slot".into(), e))

@@ -24,6 +24,8 @@ pub struct IsolationArgs {
 /// A level, as it is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum LevelArg {
+    /// Other users' requests, also as rows of one run, if the model has a batch: the model itself could mix them
+    Batched,
     /// Other users' requests, at the same time; the enclave's code keeps them apart
     Shared,
     /// Requests of the same user alone; the enclave is cleared before it serves another
@@ -35,6 +37,7 @@ pub enum LevelArg {
 impl From<LevelArg> for IsolationLevel {
     fn from(level: LevelArg) -> Self {
         match level {
+            LevelArg::Batched => Self::Batched,
             LevelArg::Shared => Self::Shared,
             LevelArg::DedicatedUser => Self::DedicatedUser,
             LevelArg::Sequential => Self::Sequential,

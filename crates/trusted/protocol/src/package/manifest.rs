@@ -1,5 +1,6 @@
 //! What an owner says about a model; encrypted with it.
 
+use core::num::NonZeroU32;
 use core::ops::Range;
 use std::collections::HashSet;
 
@@ -193,6 +194,10 @@ pub struct Manifest {
     /// The forms that the package has, the one that its owner prefers first.
     #[n(3)]
     pub forms: Vec<Form>,
+    /// Most rows of one run, if the first dimension of all inputs and outputs is a batch of rows that have nothing to do with each
+    /// other: requests may then be run together. The memory of each form is that of a run of so many.
+    #[n(4)]
+    pub batch: Option<NonZeroU32>,
 }
 
 /// A form on its way into a package.
@@ -249,6 +254,7 @@ impl Manifest {
             content: Digest::of_pieces(laid_out(parts)),
             inputs,
             outputs,
+            batch: None,
             forms: forms
                 .iter()
                 .map(|form| Form {
@@ -262,10 +268,26 @@ impl Manifest {
         }
     }
 
+    /// The same model, of which requests with at most `rows` in all may be run together.
+    #[must_use]
+    pub fn with_batch(mut self, rows: Option<NonZeroU32>) -> Self {
+        self.batch = rows;
+        self
+    }
+
+    /// Whether the first dimension of every input and output may have any extent, as that of a batch must.
+    #[must_use]
+    pub fn has_rows(&self) -> bool {
+        let mut specs = self.inputs.iter().chain(&self.outputs);
+        !self.inputs.is_empty()
+            && specs.all(|spec| matches!(spec.shape.first(), Some(Dimension::Dynamic)))
+    }
+
     /// Checks the descriptions of inputs and outputs against each other and the limits of requests.
     ///
     /// # Errors
-    /// [`ContentError`] if two inputs or two outputs have one name, or a name or shape is longer than a request's may be.
+    /// [`ContentError`] if two inputs or two outputs have one name, a name or shape is longer than a request's may be, or there is
+    /// a batch of tensors that have no rows.
     pub(super) fn check_tensors(&self) -> Result<(), ContentError> {
         for specs in [&self.inputs, &self.outputs] {
             let mut names = HashSet::with_capacity(specs.len());
@@ -278,6 +300,9 @@ impl Manifest {
             if !specs.iter().all(|spec| names.insert(spec.name.as_str())) {
                 return Err(ContentError("two tensors have the same name"));
             }
+        }
+        if self.batch.is_some() && !self.has_rows() {
+            return Err(ContentError("a tensor of a batch has no rows"));
         }
         Ok(())
     }

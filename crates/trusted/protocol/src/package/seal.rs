@@ -28,7 +28,8 @@ pub fn seal(
 ) -> Result<Vec<u8>, PackageError> {
     let inputs = manifest.inputs.clone();
     let outputs = manifest.outputs.clone();
-    if Manifest::describing(inputs, outputs, forms) != *manifest {
+    let described = Manifest::describing(inputs, outputs, forms).with_batch(manifest.batch);
+    if described != *manifest {
         return Err(PackageError::Content("the manifest describes other forms"));
     }
     manifest.check_tensors()?;

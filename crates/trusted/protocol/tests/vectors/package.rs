@@ -53,6 +53,7 @@ fn recipes() -> Vec<Value> {
             "key": counting(0x10, 32),
             "model": model_text(version),
             "forms": forms,
+            "batch": null,
             "salt": counting(0x30, 32),
             "nonce_prefix": counting(0x50, 7),
         });
@@ -131,6 +132,10 @@ fn recipes() -> Vec<Value> {
         base("three forms", 6, &tensors, portable_and_compiled),
         base("two forms across segments", 7, &tensors, across_segments),
         base("weights apart from the graph", 8, &tensors, weights_apart),
+        with(
+            &base("rows of a batch", 9, &tensors, json!([onnx(weights())])),
+            json!({ "batch": 64 }),
+        ),
     ]
 }
 

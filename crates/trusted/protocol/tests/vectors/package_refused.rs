@@ -1,5 +1,7 @@
 //! Packages that must be refused: changed on the way, of others, or from a writer that errs.
 
+use std::num::NonZeroU32;
+
 use serde_json::{Value, json};
 use sesemi_protocol::package::{Dimension, Form, Manifest, ModelFormat, stream};
 use sesemi_protocol::{Digest, cbor};
@@ -229,6 +231,33 @@ fn misdescribed(small: &Value) -> Vec<(&'static str, Vec<u8>, Digest)> {
         made(
             "a shape of nine dimensions",
             &|manifest| manifest.outputs[0].shape.resize(9, Dimension::Dynamic),
+            0,
+            &part,
+        ),
+        made(
+            "a batch of which an output has no rows",
+            &|manifest| {
+                manifest.batch = NonZeroU32::new(8);
+                manifest.outputs[0].shape[0] = Dimension::Fixed(1);
+            },
+            0,
+            &part,
+        ),
+        made(
+            "a batch of which an output has no dimensions",
+            &|manifest| {
+                manifest.batch = NonZeroU32::new(8);
+                manifest.outputs[0].shape.clear();
+            },
+            0,
+            &part,
+        ),
+        made(
+            "a batch without inputs",
+            &|manifest| {
+                manifest.batch = NonZeroU32::new(8);
+                manifest.inputs.clear();
+            },
             0,
             &part,
         ),

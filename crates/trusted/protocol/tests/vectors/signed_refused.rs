@@ -168,7 +168,7 @@ fn wrong_payloads(case: &Value) -> Vec<(&'static str, Vec<u8>)> {
         ),
         (
             "an unknown level of isolation",
-            with_action(&|e| put_model(e, Some((3, 0)))),
+            with_action(&|e| put_model(e, Some((4, 0)))),
         ),
         (
             "responses that wait for more than a minute",

@@ -1,5 +1,7 @@
 //! Values that several formats share, as they stand in the vector files.
 
+use std::num::NonZeroU32;
+
 use serde_json::{Value, json};
 use sesemi_protocol::envelope::{Path, Report, Route, Steps};
 use sesemi_protocol::package::{
@@ -241,7 +243,9 @@ fn part(value: &Value) -> Vec<u8> {
 
 /// The manifest of a package with these forms.
 pub(crate) fn manifest(case: &Value, forms: &[FormContent<'_>]) -> Manifest {
-    Manifest::describing(specs(case, "inputs"), specs(case, "outputs"), forms)
+    let batch = case["batch"].as_u64();
+    let batch = batch.map(|rows| NonZeroU32::new(rows.try_into().unwrap()).unwrap());
+    Manifest::describing(specs(case, "inputs"), specs(case, "outputs"), forms).with_batch(batch)
 }
 
 fn specs(value: &Value, field: &str) -> Vec<TensorSpec> {

@@ -327,7 +327,7 @@ fn refused_recipes() -> Vec<Value> {
     refused.push(case(
         "an unknown level of isolation",
         "lease",
-        &isolated(&[0x03, 0x18, 0xfa]),
+        &isolated(&[0x04, 0x18, 0xfa]),
     ));
     refused.push(case(
         "a quantum of more than a minute",

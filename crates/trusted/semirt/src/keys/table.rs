@@ -81,7 +81,7 @@ impl Table {
 
     /// Notes how strictly a request must be kept apart.
     pub(super) fn note(&mut self, id: &LeaseId, level: IsolationLevel) {
-        if level == IsolationLevel::Shared {
+        if level <= IsolationLevel::Shared {
             self.levels.remove(id);
             return;
         }

@@ -303,6 +303,12 @@ impl Models {
         making.await.map_err(|_| RefusalCode::Internal)?
     }
 
+    /// So many bytes of the budget, if they are free.
+    #[must_use]
+    pub fn room(&self, bytes: u64) -> Option<Reservation> {
+        self.shelf.budget().try_take(bytes)
+    }
+
     /// Drops all executions that no run uses, of all models: what was computed for one user is then nowhere when the next
     /// one comes.
     pub fn drop_executions(&self) {

@@ -63,7 +63,16 @@ impl<'a> Journey<'a> {
 
     /// Adds the time since the last step to this one.
     pub(super) fn lap(&mut self, name: &'static str, step: impl FnOnce(&mut Steps) -> &mut u64) {
-        let now = Instant::now();
+        self.lap_until(Instant::now(), name, step);
+    }
+
+    /// Adds the time from the last step until then to this one.
+    pub(super) fn lap_until(
+        &mut self,
+        now: Instant,
+        name: &'static str,
+        step: impl FnOnce(&mut Steps) -> &mut u64,
+    ) {
         add(step(&mut self.steps), now.duration_since(self.last));
         self.record(name, now);
         self.last = now;

@@ -1,5 +1,6 @@
 //! Requests through a whole runtime: real envelopes, real packages, the real engine; KeyService and store in memory.
 
+mod batches;
 mod endpoint;
 
 use std::time::Duration;
@@ -11,12 +12,14 @@ use sesemi_protocol::id::ModelTarget;
 use sesemi_protocol::package::{
     self, Dimension, FormContent, InstructionSet, Manifest, Memory, ModelFormat, TensorSpec,
 };
+use sesemi_protocol::receipt::StatePoint;
 use sesemi_protocol::release::RequestKeyName;
 use sesemi_protocol::tensor::DataType;
 use sesemi_protocol::{Digest, PrincipalId, RequestId, SecretKey, SystemEntropy};
 
 use super::*;
 use crate::engine::Engine;
+use crate::engine::EngineError;
 use crate::engine::rten::Rten;
 use crate::slots::Turn;
 use crate::testing::{LEASE, SERVICE, Service, model, request_key, stable};
@@ -51,9 +54,13 @@ fn untraced() -> Span {
 
 /// The package of a version.
 fn package(version: u32) -> Vec<u8> {
+    package_of(version, &manifest())
+}
+
+fn package_of(version: u32, manifest: &Manifest) -> Vec<u8> {
     let key = SecretKey::from_bytes([100 + version as u8; 32]);
     let entropy = SystemEntropy::new();
-    package::seal(&key, &model(version), &manifest(), &[FORM], &entropy).unwrap()
+    package::seal(&key, &model(version), manifest, &[FORM], &entropy).unwrap()
 }
 
 struct World {
@@ -71,16 +78,26 @@ async fn world_with(budget: u64) -> World {
 }
 
 async fn world_of(engine: Arc<dyn Engine>, budget: u64) -> World {
-    let service = Service::new(package::manifest_digest(&manifest()).unwrap());
+    world_that_batches(engine, budget, &manifest(), Duration::ZERO).await
+}
+
+async fn world_that_batches(
+    engine: Arc<dyn Engine>,
+    budget: u64,
+    manifest: &Manifest,
+    batch_window: Duration,
+) -> World {
+    let service = Service::new(package::manifest_digest(manifest).unwrap());
     let (service, store) = (Arc::new(service), Arc::new(InMemory::new()));
     for version in [1, 2] {
-        put(&store, version, package(version)).await;
+        put(&store, version, package_of(version, manifest)).await;
     }
     let watchdog = Watchdog::new(Duration::from_secs(60));
     let models = Models::new(store.clone(), engine, budget, watchdog.clone());
     let capacity = Capacity {
         slots: 2,
         queue: 100,
+        batch_window,
     };
     let entropy = Arc::new(SystemEntropy::new());
     let keys = Keys::new(service.clone(), entropy.clone());
@@ -129,13 +146,23 @@ fn request_for(
     features: &[f32],
     seen: Point,
 ) -> SealedRequest {
+    let input = Tensor::fp32("features", &[1, features.len() as u64], features).unwrap();
+    sealed_for(target, user, key, &input, seen)
+}
+
+fn sealed_for(
+    target: ModelTarget,
+    user: u8,
+    key: &SecretKey,
+    input: &Tensor,
+    seen: Point,
+) -> SealedRequest {
     let route = Route {
         user: PrincipalId([user; 32]),
         model: target,
         request: RequestId(sesemi_protocol::entropy::random(&SystemEntropy::new()).unwrap()),
         key: RequestKeyName::model(1),
     };
-    let input = Tensor::fp32("features", &[1, features.len() as u64], features).unwrap();
     let content = RequestContent {
         inputs: &[input.view()],
         outputs: &[],

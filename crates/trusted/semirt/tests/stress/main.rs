@@ -54,6 +54,7 @@ fn runtime(world: &Arc<World>, failing: &Arc<AtomicBool>) -> Arc<Runtime> {
     let store = Arc::new(FaultyStore::new(world.store(), failing.clone()));
     let engine = Arc::new(FaultyEngine::new(failing.clone()));
     let capacity = Capacity {
+        batch_window: Duration::ZERO,
         slots: SLOTS,
         queue: CLIENTS,
     };
