@@ -98,20 +98,7 @@ impl Runtime {
         metrics: Arc<Metrics>,
     ) -> std::io::Result<Self> {
         let keys = Arc::new(keys);
-        let clear = {
-            let (keys, models) = (keys.clone(), models.clone());
-            move |apart| {
-                // Buffers are larger than what is wiped for everybody. First what was left is wiped, then that ends.
-                if apart {
-                    wipe_everything(true);
-                }
-                keys.forget_all();
-                models.drop_executions();
-                if !apart {
-                    wipe_everything(false);
-                }
-            }
-        };
+        let clear = clearing(keys.clone(), models.clone(), wipe_everything);
         let slots = Slots::new(capacity.slots, capacity.queue)?;
         let batches = Batches::new(
             capacity.batch_window,
@@ -175,6 +162,22 @@ impl Runtime {
         deadline: Instant,
         span: &mut Span,
     ) -> Result<Vec<u8>, Refusal> {
+        let deliver = |sealed| core::future::ready(Ok(sealed));
+        self.serve_into(message, deadline, span, deliver).await
+    }
+
+    /// Serves a request as [`Runtime::serve`] does, and hands the sealed answer to `deliver`: it counts as served once that has
+    /// succeeded.
+    ///
+    /// # Errors
+    /// As [`Runtime::serve`], and what `deliver` refuses.
+    pub async fn serve_into<T, D: Future<Output = Result<T, Refusal>>>(
+        &self,
+        message: Vec<u8>,
+        deadline: Instant,
+        span: &mut Span,
+        deliver: impl FnOnce(Vec<u8>) -> D,
+    ) -> Result<T, Refusal> {
         let started = Instant::now();
         let served = if started < deadline {
             tokio::time::timeout_at(deadline, self.attempt(message, deadline, span))
@@ -183,28 +186,28 @@ impl Runtime {
         } else {
             Err(RefusalCode::DeadlineExceeded.into())
         };
-        match served {
+        let delivered = match served {
             Ok(served) => {
                 span.set(Key::Path, served.report.path.as_str());
-                match served.refused {
-                    None => {
-                        span.end(Outcome::Done);
-                        self.metrics
-                            .served(&served.report, started.elapsed(), served.told);
-                    }
-                    Some(code) => {
-                        span.end(outcome(code));
-                        self.metrics.refused(code);
-                    }
-                }
-                Ok(served.answer)
+                let delivered = deliver(served.answer).await;
+                delivered.map(|it| (it, served.report, served.told, served.refused))
             }
-            Err(refusal) => {
-                span.end(outcome(refusal.code));
-                self.metrics.refused(refusal.code);
-                Err(refusal)
+            Err(refusal) => Err(refusal),
+        };
+        let refused = match &delivered {
+            Ok((_, report, told, None)) => {
+                span.end(Outcome::Done);
+                self.metrics.served(report, started.elapsed(), *told);
+                None
             }
+            Ok((.., refused)) => *refused,
+            Err(refusal) => Some(refusal.code),
+        };
+        if let Some(code) = refused {
+            span.end(outcome(code));
+            self.metrics.refused(code);
         }
+        delivered.map(|(it, ..)| it)
     }
 
     async fn attempt(
@@ -240,7 +243,7 @@ impl Runtime {
         let mut ahead = None;
         loop {
             let level = self.keys.level(route);
-            let place = self.occupancy.enter(route.user, level).await?;
+            let place = Arc::new(self.occupancy.enter(route.user, level).await?);
             journey.lap("enter", |steps| &mut steps.queue_us);
             let lease = match self.keys.held(route) {
                 Some(lease) => lease,
@@ -248,7 +251,9 @@ impl Runtime {
                     journey.missed = true;
                     // Meanwhile the package may be on its way already, if it is clear which one it is.
                     ahead = ahead.or_else(|| self.prefetch(route));
-                    self.keys.fetch(route, Point::START, level).await?
+                    self.keys
+                        .fetch(route, Point::START, level, place.clone())
+                        .await?
                 }
             };
             journey.lap("key", |steps| &mut steps.key_us);
@@ -263,7 +268,7 @@ impl Runtime {
                 return Ok(Admitted {
                     lease,
                     level,
-                    place: Arc::new(place),
+                    place,
                     _ahead: ahead,
                 });
             }
@@ -325,6 +330,25 @@ impl Runtime {
             refused,
             answer,
         })
+    }
+}
+
+/// Forgets what users left. Buffers are larger than what is wiped for everybody: those that were kept `apart` are wiped as they go,
+/// and after that it ends.
+fn clearing(
+    keys: Arc<Keys>,
+    models: Arc<Models>,
+    wipe_everything: impl Fn(bool) + Send + Sync,
+) -> impl Fn(bool) + Send + Sync {
+    move |apart| {
+        if apart {
+            wipe_everything(true);
+        }
+        keys.forget_all();
+        models.drop_executions();
+        if !apart {
+            wipe_everything(false);
+        }
     }
 }
 

@@ -12,6 +12,9 @@ use futures::future::{BoxFuture, Shared};
 
 use crate::sync::{Mutex, lock, spawn};
 
+/// What somebody who asked for something lends to it: dropped when that has really ended, whether anybody waits for it or not.
+pub type Keep = Arc<dyn core::any::Any + Send + Sync>;
+
 type Flight<V, E> = Shared<BoxFuture<'static, Result<V, E>>>;
 
 /// Fetches under way, by key.

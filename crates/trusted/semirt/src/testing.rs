@@ -21,6 +21,19 @@ pub(crate) const SERVICE: ServiceId = ServiceId([5; 32]);
 /// How long the leases last, in seconds.
 pub(crate) const LEASE: u32 = 60;
 
+/// Waits for something that nobody tells, and not for ever. The clock of a test that stands still is left alone.
+pub(crate) async fn until(holds: impl Fn() -> bool) {
+    let began = std::time::Instant::now();
+    while !holds() {
+        assert!(
+            began.elapsed() < Duration::from_secs(60),
+            "it does not come"
+        );
+        std::thread::sleep(Duration::from_micros(50));
+        tokio::task::yield_now().await;
+    }
+}
+
 pub(crate) fn model(version: u32) -> ModelRef {
     ModelRef::new(
         PrincipalId([2; 32]),

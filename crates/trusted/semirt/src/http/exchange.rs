@@ -40,6 +40,9 @@ impl Exchange {
                 "the object is longer than a request may be",
             ));
         }
+        if length == 0 {
+            return Err(Refusal::new(RefusalCode::Malformed, "the object is empty"));
+        }
         let room = budget.take(length).await;
         let room = room.map_err(|why| Refusal::new(RefusalCode::Busy, why))?;
         // The store may have another one by now, so it is asked for no more than there is room for.

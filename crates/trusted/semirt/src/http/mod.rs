@@ -199,15 +199,16 @@ impl Endpoints {
         let Reference { request, response } = reference;
         exchange.is_free(&response).await?;
         let (message, room) = exchange.fetch(&request, budget).await?;
-        let sealed = self.runtime.serve(message, deadline, span).await;
-        drop(room);
-        let sealed = sealed.map_err(Trouble::Counted)?;
-        let length = sealed.len() as u64;
-        exchange.put(&response, sealed).await?;
-        let stored = Stored { response, length };
-        let stored = stored.encode();
-        let stored = stored.map_err(|_| Refusal::from(RefusalCode::Internal))?;
-        Ok(Reply::Stored(stored.to_vec()))
+        let put = |sealed: Vec<u8>| async move {
+            drop(room);
+            let length = sealed.len() as u64;
+            exchange.put(&response, sealed).await?;
+            let stored = Stored { response, length }.encode();
+            let stored = stored.map_err(|_| Refusal::from(RefusalCode::Internal))?;
+            Ok(Reply::Stored(stored.to_vec()))
+        };
+        let served = self.runtime.serve_into(message, deadline, span, put).await;
+        served.map_err(Trouble::Counted)
     }
 
     /// Counts a refusal that the runtime knows nothing of.

@@ -29,7 +29,7 @@ use tokio::time::Instant;
 pub use live::LiveLease;
 pub use source::{FromKeyService, KeySource};
 
-use crate::single_flight::{Ended, SingleFlight};
+use crate::single_flight::{Ended, Keep, SingleFlight};
 use crate::sync::{Mutex, lock};
 use live::confirmed;
 use source::{call, is_trouble};
@@ -117,7 +117,8 @@ impl Keys {
     }
 
     /// The lease for a request whose user has seen the point `seen`, from KeyService unless one that agrees is held. It is kept
-    /// unless it demands more than `level`, by which those inside are kept apart now.
+    /// unless it demands more than `level`, by which those inside are kept apart now. `keep` is dropped when KeyService's answer has
+    /// been dealt with, whether anybody waits for it or not.
     ///
     /// # Errors
     /// KeyService's [`Refusal`], [`RefusalCode::KeyServiceUnavailable`], or [`RefusalCode::Busy`] if too many are under way.
@@ -126,11 +127,12 @@ impl Keys {
         route: &Route,
         seen: Point,
         level: IsolationLevel,
+        keep: Keep,
     ) -> Result<Arc<LiveLease>, Refusal> {
         let id = LeaseId::of(route);
         loop {
             let start = || {
-                let (shared, id) = (self.shared.clone(), id.clone());
+                let (shared, id, keep) = (self.shared.clone(), id.clone(), keep.clone());
                 // Now, and not when its task begins: all may have been forgotten by then.
                 let terms = Terms {
                     level,
@@ -138,6 +140,7 @@ impl Keys {
                 };
                 async move {
                     let outcome = shared.fetch(id, seen, terms).await;
+                    drop(keep);
                     Ok(Landed { seen, outcome })
                 }
             };

@@ -52,7 +52,7 @@ impl World {
             Some(held) if held.agrees_with(&seen) => held,
             _ => self
                 .keys
-                .fetch(route, seen, IsolationLevel::Shared)
+                .fetch(route, seen, IsolationLevel::Shared, Arc::new(()))
                 .await
                 .map_err(|refusal| refusal.code)?,
         };
@@ -99,7 +99,7 @@ async fn a_lease_that_nobody_used_is_not_renewed_and_is_wiped_at_its_end() {
     let route = route(1, 0);
     let lease = world
         .keys
-        .fetch(&route, Point::START, IsolationLevel::Shared)
+        .fetch(&route, Point::START, IsolationLevel::Shared, Arc::new(()))
         .await
         .unwrap();
     let forgotten = Arc::downgrade(&lease);
@@ -333,7 +333,7 @@ impl KeySource for Silent {
 async fn left(keys: &Keys, route: &Route, seen: Point) -> Option<RefusalCode> {
     tokio::time::timeout(
         Duration::from_millis(1),
-        keys.fetch(route, seen, IsolationLevel::Shared),
+        keys.fetch(route, seen, IsolationLevel::Shared, Arc::new(())),
     )
     .await
     .ok()
@@ -377,7 +377,11 @@ async fn requests_with_different_points_do_not_take_each_others_answers() {
     };
     world.service.set().delay = Duration::from_millis(5);
     let asked = [Point::START, unknown, known[0], known[3], unknown, known[3]];
-    let fetches = asked.map(|seen| world.keys.fetch(&route, seen, IsolationLevel::Shared));
+    let fetches = asked.map(|seen| {
+        world
+            .keys
+            .fetch(&route, seen, IsolationLevel::Shared, Arc::new(()))
+    });
     let answers = futures::future::join_all(fetches).await;
     for (seen, answer) in asked.iter().zip(answers) {
         match answer {
@@ -413,7 +417,12 @@ async fn answers_that_do_not_fit_the_questions_are_no_leases() {
     ] {
         let keys = Keys::new(Arc::new(Odd(answers)), Arc::new(SystemEntropy::new()));
         let refused = keys
-            .fetch(&route(1, 0), Point::START, IsolationLevel::Shared)
+            .fetch(
+                &route(1, 0),
+                Point::START,
+                IsolationLevel::Shared,
+                Arc::new(()),
+            )
             .await
             .unwrap_err();
         assert_eq!(refused.code, code);

@@ -162,6 +162,7 @@ impl Ahead {
         run.stop.set();
         // Whatever went wrong: the load meets it again, and says so.
         let mut begun = task.await.ok()?.ok()?;
+        begun.ahead = None;
         if let Some(early) = &mut begun.early {
             early.arena.keep(None);
         }
@@ -218,6 +219,8 @@ impl Fetch {
         let reserved = self.budget.take_up_to(most.saturating_add(transit));
         let room = reserved.bytes().saturating_sub(transit).min(most);
         if room < LEAST.min(most) || room == 0 || self.stop.is_set() {
+            // The head alone counts as well.
+            begun.ahead = Some(slot);
             return Ok(begun);
         }
         let plaintext = FIRST_FORM..FIRST_FORM.saturating_add(room);

@@ -16,6 +16,7 @@ use sesemi_process::wipe;
 use sesemi_protocol::package::{FormPlace, OpenPackage, PackageError};
 use sesemi_protocol::release::Lease;
 use sesemi_protocol::{Digest, ModelRef, SecretKey};
+use tokio::sync::OwnedSemaphorePermit;
 use tokio::task::spawn_blocking;
 use zeroize::Zeroizing;
 
@@ -101,6 +102,8 @@ pub(super) struct Begun {
     pub(super) cached: bool,
     /// What the head, and what is made of it, takes.
     pub(super) reserved: Reservation,
+    /// What it has taken ahead of its key; given back once there is one.
+    pub(super) ahead: Option<OwnedSemaphorePermit>,
 }
 
 /// Ciphertext that came early.
@@ -124,6 +127,7 @@ impl Begun {
             keeper: None,
             cached: false,
             reserved,
+            ahead: None,
         })
     }
 
@@ -168,6 +172,7 @@ impl Begun {
             keeper,
             cached: _,
             reserved,
+            ahead: _,
         } = self;
         let opening = spawn_blocking(move || {
             let Head { bytes, length } = head;

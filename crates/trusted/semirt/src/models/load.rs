@@ -13,12 +13,14 @@ use super::budget::Reservation;
 use super::fetch::{Begun, Decrypted, FetchError, Found, Origin, Wanted};
 use super::needs::{self, HEAD_MEMORY};
 use super::shelf::Shelf;
-use super::{Keep, LoadTimes, Loaded, Model};
+use super::{LoadTimes, Loaded, Model};
 use crate::engine::Engine;
+use crate::single_flight::Keep;
 use crate::slots::Watchdog;
 
-/// Longest that fetching, decrypting and loading a model may take: a store that stalls must not hold it for ever.
+/// Longest that fetching and decrypting a model may take, and waiting for one's turn to: a store that stalls must not hold it for ever.
 pub(super) const LONGEST: Duration = Duration::from_secs(300);
+
 /// One load under way.
 pub(super) struct Load {
     pub(super) origin: Origin,
@@ -27,7 +29,20 @@ pub(super) struct Load {
     pub(super) ahead: Arc<Ahead>,
     pub(super) wanted: Wanted,
     pub(super) watchdog: Arc<Watchdog>,
+    /// When it must have been fetched and decrypted.
+    pub(super) ends: tokio::time::Instant,
     pub(super) keep: Keep,
+}
+
+/// A form in plain, and what is known of it.
+struct Fetched {
+    manifest: Arc<Manifest>,
+    form: Form,
+    decrypted: Decrypted,
+    /// Bytes that it takes once it is loaded, as far as its manifest says.
+    needed: u64,
+    /// When the last of the ciphertext came.
+    last: Instant,
 }
 
 impl Load {
@@ -47,6 +62,24 @@ impl Load {
     }
 
     async fn run(&self, started: Instant, cached: &mut bool) -> Result<Loaded, Refusal> {
+        let fetched = tokio::time::timeout_at(self.ends, self.fetch(cached)).await;
+        let fetched = fetched.unwrap_or_else(|_| Err(RefusalCode::ModelUnavailable.into()))?;
+        let (opened, last) = (Instant::now(), fetched.last);
+        // How long the engine may take is the watchdog's affair.
+        let (model, reserved) = self.load(fetched).await?;
+        let times = LoadTimes {
+            fetch: last.saturating_duration_since(started),
+            decrypt: opened.saturating_duration_since(last.max(started)),
+            load: opened.elapsed(),
+        };
+        let cost = started.elapsed();
+        let name = self.wanted.model.clone();
+        let held = self.shelf.place(name, model, reserved, cost);
+        Ok((held, times))
+    }
+
+    /// From the first byte to the last one that is decrypted.
+    async fn fetch(&self, cached: &mut bool) -> Result<Fetched, Refusal> {
         let mut found = self.find(cached).await?;
         let (form, place) = self.choose(&found)?;
         let kept = found.keep_of(&place).await;
@@ -60,18 +93,13 @@ impl Load {
             .form(place, reserved)
             .await
             .map_err(|e| self.failed(&e))?;
-        let opened = Instant::now();
-        let model = self.load(manifest, form, decrypted, needed).await?;
-        let (model, reserved) = model;
-        let times = LoadTimes {
-            fetch: last.saturating_duration_since(started),
-            decrypt: opened.saturating_duration_since(last.max(started)),
-            load: opened.elapsed(),
-        };
-        let cost = started.elapsed();
-        let name = self.wanted.model.clone();
-        let held = self.shelf.place(name, model, reserved, cost);
-        Ok((held, times))
+        Ok(Fetched {
+            manifest,
+            form,
+            decrypted,
+            needed,
+            last,
+        })
     }
 
     /// The package, as far as it came before there was a key, or its head.
@@ -131,13 +159,14 @@ impl Load {
     }
 
     /// Parsing and laying out a model takes as long as it takes: not on the network's threads.
-    async fn load(
-        &self,
-        manifest: Arc<Manifest>,
-        form: Form,
-        decrypted: Decrypted,
-        needed: u64,
-    ) -> Result<(Model, Reservation), Refusal> {
+    async fn load(&self, fetched: Fetched) -> Result<(Model, Reservation), Refusal> {
+        let Fetched {
+            manifest,
+            form,
+            decrypted,
+            needed,
+            ..
+        } = fetched;
         let engine = self.engine.clone();
         let shelf = Arc::downgrade(&self.shelf);
         let (watchdog, keep) = (self.watchdog.clone(), self.keep.clone());

@@ -29,7 +29,7 @@ use tokio::sync::Semaphore;
 pub use ahead::Prefetch;
 
 use crate::engine::{Engine, Execution, LoadedModel};
-use crate::single_flight::SingleFlight;
+use crate::single_flight::{Keep, SingleFlight};
 use crate::slots::Watchdog;
 use crate::sync::lock;
 use ahead::Ahead;
@@ -86,14 +86,15 @@ impl core::fmt::Debug for Model {
 }
 
 impl Spare for Model {
+    type Left = Vec<Buffers>;
+
     fn spare(&self) -> u64 {
         let idle = lock(&self.idle);
         idle.iter().map(|buffers| buffers.reserved.bytes()).sum()
     }
 
-    fn drop_spare(&self) {
-        let idle = core::mem::take(&mut *lock(&self.idle));
-        drop(idle);
+    fn take_spare(&self) -> Vec<Buffers> {
+        core::mem::take(&mut *lock(&self.idle))
     }
 }
 
@@ -183,9 +184,6 @@ impl LoadTimes {
         }
     }
 }
-
-/// What is kept for as long as a load goes on.
-pub type Keep = Arc<dyn core::any::Any + Send + Sync>;
 
 type Loaded = (Arc<Held<Model>>, LoadTimes);
 
@@ -343,26 +341,32 @@ impl Models {
     /// room while other models are in use.
     pub async fn load(&self, lease: &Lease, keep: Keep) -> Result<Loaded, Refusal> {
         let started = Instant::now();
-        let load = Load {
+        let mut load = Load {
             origin: self.origin.clone(),
             engine: self.engine.clone(),
             shelf: self.shelf.clone(),
             ahead: self.ahead.clone(),
             wanted: Wanted::of(lease),
             watchdog: self.watchdog.clone(),
+            ends: tokio::time::Instant::now()
+                .checked_add(LONGEST)
+                .ok_or(RefusalCode::Internal)?,
             keep,
         };
         let loads = self.loads.clone();
         let load = async move {
             let load = async {
-                let turn = loads.acquire_owned().await;
-                let _turn = turn.map_err(|_| RefusalCode::Internal)?;
+                let turn = tokio::time::timeout_at(load.ends, loads.acquire_owned()).await;
+                let turn = turn.map_err(|_| RefusalCode::ModelUnavailable)?;
+                let turn = turn.map_err(|_| RefusalCode::Internal)?;
+                // Until the engine is done, also if nobody waits for it any more.
+                load.keep = Arc::new((load.keep, turn));
                 load.run_or_again(started).await
             };
-            let loaded = tokio::time::timeout(LONGEST, load).await;
+            let loaded: Result<Loaded, Refusal> = load.await;
             // What the ranges passed through, and what models left that had to go.
             drop(tokio::task::spawn_blocking(give_back_what_is_free));
-            loaded.unwrap_or_else(|_| Err(RefusalCode::ModelUnavailable.into()))
+            loaded
         };
         let (model, times) = self.flights.join(lease.model.clone(), || load).await?;
         Ok((model, times.within(started.elapsed())))

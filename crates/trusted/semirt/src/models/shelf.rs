@@ -23,11 +23,14 @@ const MOST_USES: f64 = 64.0;
 
 /// What can be dropped without dropping the value.
 pub trait Spare {
+    /// What it is.
+    type Left;
+
     /// Bytes of it.
     fn spare(&self) -> u64;
 
-    /// Drops it.
-    fn drop_spare(&self);
+    /// Takes it out, to be dropped where that may take its time.
+    fn take_spare(&self) -> Self::Left;
 }
 
 /// Values by model, within a budget of bytes.
@@ -38,6 +41,7 @@ pub struct Shelf<V> {
     age: Arc<AtomicU64>,
     evictions: AtomicU64,
     placed: Mutex<HashMap<ModelRef, Arc<Held<V>>>>,
+    reserving: Mutex<()>,
 }
 
 /// A value, and the memory that is reserved for it for as long as anybody has it.
@@ -90,6 +94,7 @@ impl<V: Spare> Shelf<V> {
             age: Arc::default(),
             evictions: AtomicU64::new(0),
             placed: Mutex::default(),
+            reserving: Mutex::default(),
         }
     }
 
@@ -119,8 +124,9 @@ impl<V: Spare> Shelf<V> {
 
     /// Drops what all values have to spare.
     pub fn drop_spare(&self) {
-        let all: Vec<_> = self.lock().values().cloned().collect();
-        all.iter().for_each(|held| held.drop_spare());
+        // Nobody else has any of them in the meantime, by whom a model would seem to be in use.
+        let all: Vec<V::Left> = self.lock().values().map(|held| held.take_spare()).collect();
+        drop(all);
     }
 
     /// Takes `bytes` of the budget, dropping what is spare and then values that are not in use. That may give much memory
@@ -136,12 +142,14 @@ impl<V: Spare> Shelf<V> {
                 "the model is larger than this instance's memory budget",
             ));
         }
+        // One at a time: what one has taken off the shelf and not yet dropped would be missing to the other.
+        let _one = lock(&self.reserving);
         loop {
             if let Some(reserved) = self.budget.try_take(bytes) {
                 return Ok(reserved);
             }
             match self.make_room(bytes).ok_or(RefusalCode::Busy)? {
-                Room::Spare(held) => held.drop_spare(),
+                Room::Spare(left) => drop(left),
                 // Outside the lock: dropping gives the reservation back, and memory takes its time.
                 Room::Evicted(held) => drop(held),
             }
@@ -195,7 +203,7 @@ impl<V: Spare> Shelf<V> {
         let with_spare = placed.values().filter(|held| spare(held) > 0);
         let first = with_spare.min_by(|a, b| a.worth().total_cmp(&b.worth()));
         match first {
-            Some(held) => Some(Room::Spare(held.clone())),
+            Some(held) => Some(Room::Spare(held.take_spare())),
             None => self.evict(&mut placed).map(Room::Evicted),
         }
     }
@@ -219,8 +227,8 @@ impl<V: Spare> Shelf<V> {
 }
 
 /// What makes room.
-enum Room<V> {
-    Spare(Arc<Held<V>>),
+enum Room<V: Spare> {
+    Spare(V::Left),
     Evicted(Arc<Held<V>>),
 }
 
@@ -247,12 +255,14 @@ mod tests {
     struct Plain(Mutex<Option<Reservation>>);
 
     impl Spare for Plain {
+        type Left = Option<Reservation>;
+
         fn spare(&self) -> u64 {
             lock(&self.0).as_ref().map_or(0, Reservation::bytes)
         }
 
-        fn drop_spare(&self) {
-            lock(&self.0).take();
+        fn take_spare(&self) -> Option<Reservation> {
+            lock(&self.0).take()
         }
     }
 
@@ -361,6 +371,25 @@ mod tests {
             load(&shelf, version, 1, 10).unwrap();
         }
         assert_eq!(shelf.count(), MOST);
+    }
+
+    #[test]
+    fn nobody_is_refused_for_what_another_is_about_to_give_back() {
+        let shelf = shelf(300);
+        std::thread::scope(|scope| {
+            for first in [1, 1001] {
+                let shelf = &shelf;
+                scope.spawn(move || {
+                    for version in first..first + 1000 {
+                        load(shelf, version, 100, 10).unwrap();
+                    }
+                });
+            }
+            for _ in 0..1000 {
+                shelf.drop_spare();
+            }
+        });
+        assert!(shelf.budget().used() <= 300);
     }
 
     #[test]

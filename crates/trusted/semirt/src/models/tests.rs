@@ -10,6 +10,7 @@ use sesemi_protocol::{SecretKey, ServiceId};
 use super::testing::{Remote, Trouble, bytes, model, put, sealed_forms, sealed_one};
 use super::*;
 use crate::engine::EngineError;
+use crate::testing::until;
 
 const MIB: usize = 1 << 20;
 
@@ -116,9 +117,7 @@ impl World {
 
     /// Waits until nothing is reserved any more: what was given up is given back by other threads.
     async fn until_used_is(&self, bytes: u64) {
-        while self.models.used() != bytes {
-            tokio::time::sleep(Duration::from_millis(1)).await;
-        }
+        until(|| self.models.used() == bytes).await;
     }
 }
 
@@ -284,9 +283,7 @@ async fn what_was_begun_for_a_request_that_left_is_given_back_and_asks_for_nothi
     world.put(1, 20 * MIB).await;
     world.store.set(Trouble::Stalls(5 * SEGMENT as u64));
     let ahead = world.models.prefetch(&model(1)).unwrap();
-    while world.models.used() < 20 * MIB as u64 {
-        tokio::time::sleep(Duration::from_millis(1)).await;
-    }
+    until(|| world.models.used() >= 20 * MIB as u64).await;
     drop(ahead);
     world.until_used_is(0).await;
     let _ = world.store.asked();
@@ -301,8 +298,9 @@ async fn what_nobody_is_entitled_to_yet_drops_no_model_and_makes_way_for_a_load(
     let idle = world.put(1, 9 * MIB).await;
     drop(world.models.fetch(&idle).await.unwrap());
     let (_, other) = (world.put(2, 60 * MIB).await, world.put(3, 9 * MIB).await);
+    let before = world.models.used();
     let ahead = world.models.prefetch(&model(2)).unwrap();
-    tokio::time::sleep(Duration::from_millis(50)).await;
+    until(|| world.models.used() > before + 20 * MIB as u64).await;
     assert!(world.models.held(&model(1)).is_some());
     world.models.fetch(&other).await.unwrap();
     assert!(
@@ -331,6 +329,22 @@ async fn no_more_than_two_are_fetched_ahead_and_none_that_is_held() {
     assert!(loads.iter().all(Result::is_ok));
     drop(ahead);
     assert_eq!(world.models.count(), 4);
+}
+
+#[tokio::test]
+async fn also_without_room_for_more_than_heads_no_more_than_two_are_fetched_ahead() {
+    let world = World::new(28 * MIB);
+    for version in 1..=3 {
+        world.put(version, 60 * MIB).await;
+    }
+    let blocker = world.models.room(3 * MIB as u64).unwrap();
+    let ahead = [1, 2].map(|version| world.models.prefetch(&model(version)).unwrap());
+    until(|| world.store.asked_until() > 0 && world.models.used() >= 19 * MIB as u64).await;
+    drop(blocker);
+    assert!(world.models.prefetch(&model(3)).is_none());
+    drop(ahead);
+    world.until_used_is(0).await;
+    assert!(world.models.prefetch(&model(3)).is_some());
 }
 
 fn sealed_in(folder: &std::path::Path) -> Vec<std::path::PathBuf> {
@@ -400,9 +414,7 @@ async fn a_package_that_was_not_authentic_is_not_kept() {
     let models = world.with_cache(&cache);
     assert!(models.fetch(&lease(wanted)).await.is_err());
     // What was being written is removed by whoever writes last.
-    while !sealed_in(folder.path()).is_empty() {
-        tokio::time::sleep(Duration::from_millis(1)).await;
-    }
+    until(|| sealed_in(folder.path()).is_empty()).await;
 }
 
 #[tokio::test]

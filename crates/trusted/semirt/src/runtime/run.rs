@@ -153,7 +153,11 @@ impl Runtime {
         journey: &mut Journey<'_>,
     ) -> Result<Arc<LiveLease>, Refusal> {
         journey.missed = true;
-        let lease = self.keys.fetch(request.route, seen, request.level).await?;
+        let place = request.place.clone();
+        let lease = self
+            .keys
+            .fetch(request.route, seen, request.level, place)
+            .await?;
         journey.lap("key", |steps| &mut steps.key_us);
         if lease.level() > request.level {
             // It must be kept apart more strictly since a moment ago, and is open among others. The next attempt will be.

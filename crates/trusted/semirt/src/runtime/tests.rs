@@ -22,7 +22,7 @@ use crate::engine::Engine;
 use crate::engine::EngineError;
 use crate::engine::rten::Rten;
 use crate::slots::Turn;
-use crate::testing::{LEASE, SERVICE, Service, model, request_key, stable};
+use crate::testing::{LEASE, SERVICE, Service, model, request_key, stable, until};
 
 const MODEL: &[u8] = include_bytes!("../../../../../models/breast-cancer/breast-cancer.onnx");
 

@@ -4,6 +4,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc;
 
 use super::*;
+use crate::testing::until;
 
 const BRIEF: Duration = Duration::from_millis(1);
 
@@ -17,9 +18,7 @@ fn soon() -> Instant {
 
 /// Waits until as many requests are in the queue.
 async fn until_waiting(slots: &Slots, count: usize) {
-    while slots.waiting() != count {
-        tokio::task::yield_now().await;
-    }
+    until(|| slots.waiting() == count).await;
 }
 
 /// Takes a slot until the sender is dropped.
@@ -59,9 +58,7 @@ async fn never_more_run_at_once_than_there_are_slots_and_all_get_their_result() 
     }
     assert!(most.load(Ordering::SeqCst) <= 3);
     // The last thread may still be on its way from the result to giving its slot back.
-    while slots.taken() > 0 {
-        tokio::task::yield_now().await;
-    }
+    until(|| slots.taken() == 0).await;
 }
 
 #[tokio::test]
@@ -115,9 +112,7 @@ async fn work_that_panics_frees_its_slot_and_says_so() {
     let turn = slots.turn(user(1), soon(), BRIEF).await.unwrap();
     let ended: Result<(), _> = turn.run(|| panic!("a defect of an engine")).await;
     assert_eq!(ended.unwrap_err().code, RefusalCode::Internal);
-    while slots.taken() > 0 {
-        tokio::task::yield_now().await;
-    }
+    until(|| slots.taken() == 0).await;
     let turn = slots.turn(user(1), soon(), BRIEF).await.unwrap();
     assert_eq!(turn.run(|| 7).await, Ok(7));
 }
@@ -132,7 +127,5 @@ async fn a_slot_is_taken_until_the_run_has_ended_even_if_nobody_waits_for_it() {
     let _ = run.await;
     assert_eq!(slots.taken(), 1);
     drop(release);
-    while slots.taken() > 0 {
-        tokio::task::yield_now().await;
-    }
+    until(|| slots.taken() == 0).await;
 }

@@ -11,6 +11,7 @@ use super::super::ahead::Ahead;
 use super::super::budget::Budget;
 use super::super::testing::{Remote, Trouble, bytes, model, put, sealed_forms};
 use super::*;
+use crate::testing::until;
 
 const ENOUGH: u64 = 1 << 32;
 
@@ -70,12 +71,13 @@ async fn form_after(
     form: usize,
     room: u64,
     pause: u64,
-) -> Vec<Vec<u8>> {
+) -> (Vec<Vec<u8>>, bool) {
     let (ahead, budget) = (Ahead::new(), Budget::new(room));
     let guard = ahead.begin(&model(1), &origin(&store), &budget).unwrap();
     tokio::time::sleep(std::time::Duration::from_millis(pause)).await;
     let begun = ahead.take(&model(1)).await;
     drop(guard);
+    let came = begun.as_ref().is_some_and(|it| it.early.is_some());
     let begun = match begun {
         Some(begun) => begun,
         // It was told to stop before it had begun.
@@ -85,7 +87,7 @@ async fn form_after(
         }
     };
     let found = begun.open(wanted).await.unwrap();
-    form_of(found, form).await.unwrap()
+    (form_of(found, form).await.unwrap(), came)
 }
 
 const FULL: usize = SEGMENT - 16;
@@ -103,6 +105,7 @@ const LENGTHS: [(usize, usize, usize); 7] = [
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_came_before_the_key_and_what_came_after_it_make_the_same_form() {
+    let mut early = 0;
     for (first, graph, other) in LENGTHS {
         let parts = [bytes(first, 1), bytes(graph, 2), bytes(other, 3)];
         let (package, wanted) = sealed(&parts[0], &parts[1], &parts[2]);
@@ -113,13 +116,15 @@ async fn what_came_before_the_key_and_what_came_after_it_make_the_same_form() {
         let room = [ENOUGH, 40 << 20, 12 << 20];
         for (pause, room) in [0, 2, 10, 40].into_iter().zip(room.into_iter().cycle()) {
             for store in [local.clone() as Arc<dyn ObjectStore>, remote.clone()] {
-                let two = form_after(store.clone(), &wanted, 0, room, pause).await;
+                let (two, came) = form_after(store.clone(), &wanted, 0, room, pause).await;
                 assert!(two == parts[..2], "{first} {graph} {pause}");
-                let one = form_after(store, &wanted, 1, room, pause).await;
+                early += usize::from(came);
+                let (one, _) = form_after(store, &wanted, 1, room, pause).await;
                 assert!(one == parts[2..], "{other} {pause}");
             }
         }
     }
+    assert!(early > 0, "nothing ever came before the key");
 }
 
 #[tokio::test]
@@ -133,9 +138,7 @@ async fn what_came_before_the_key_is_not_asked_for_again() {
     let any = origin(&any);
     let guard = ahead.begin(&model(1), &any, &budget).unwrap();
     assert!(ahead.begin(&model(1), &any, &budget).is_some(), "joined");
-    while store.asked_until() < 8 * SEGMENT as u64 {
-        tokio::time::sleep(std::time::Duration::from_millis(1)).await;
-    }
+    until(|| store.asked_until() >= 8 * SEGMENT as u64).await;
     let begun = ahead.take(&model(1)).await.unwrap();
     drop(guard);
     let found = begun.open(&wanted).await.unwrap();

@@ -191,18 +191,6 @@ async fn a_request_that_waits_for_a_slot_leaves_the_queue_with_its_client() {
     ask(runtime, 1, &[1.0; 30]).await.unwrap();
 }
 
-/// Waits for something that nobody tells, and not for ever.
-async fn until(holds: impl Fn() -> bool) {
-    let held = async {
-        while !holds() {
-            tokio::time::sleep(Duration::from_millis(2)).await;
-        }
-    };
-    tokio::time::timeout(Duration::from_secs(30), held)
-        .await
-        .unwrap();
-}
-
 #[tokio::test]
 async fn a_request_by_reference_is_answered_by_reference_on_both_ways() {
     let served = Served::new().await;
@@ -242,6 +230,8 @@ async fn references_that_are_not_good_are_refused_and_leave_nothing() {
     assert_eq!(code(&missing).await, (404, "not_found".into()));
     let garbage = served.refer(b"garbage".to_vec(), "garbage", "answer").await;
     assert_eq!(code(&garbage).await, (400, "malformed".into()));
+    let empty = served.refer(Vec::new(), "empty", "answer").await;
+    assert_eq!(code(&empty).await, (400, "malformed".into()));
     // Another reference is no sealed request: nothing is followed twice.
     let (bytes, _) = sealed();
     let inner = served.refer(bytes.clone(), "good", "answer").await;

@@ -45,13 +45,59 @@ async fn a_dedicated_enclave_keeps_one_users_keys_and_no_others() {
 
 #[tokio::test]
 async fn clearing_drops_the_buffers_of_executions() {
-    let world = demanding(IsolationLevel::Shared, 0).await;
+    let world = demanding(IsolationLevel::DedicatedUser, 0).await;
+    // Both levels are known then, so that nobody comes in twice.
+    served(&world, 2).await;
     served(&world, 1).await;
     let model = world.runtime.models.held(&model(1)).unwrap();
     let idle = model.idle_execution().unwrap();
     model.give_back(idle);
-    world.runtime.models.drop_executions();
+    let slots = world.all_slots().await;
+    let runtime = world.runtime.clone();
+    let next = tokio::spawn(async move { ask(&runtime, 2, &[1.0; 30]).await });
+    until(|| world.runtime.slots.waiting() == 1).await;
     assert!(model.idle_execution().is_none());
+    drop(slots);
+    assert!(next.await.unwrap().is_ok());
+}
+
+/// What was told to wipe, and whether keys and buffers were still there then.
+static WIPES: Mutex<Vec<(bool, bool)>> = Mutex::new(Vec::new());
+
+#[tokio::test]
+async fn what_the_cleared_leaves_is_wiped_as_it_goes() {
+    let world = demanding(IsolationLevel::DedicatedUser, 0).await;
+    served(&world, 1).await;
+    let (keys, models) = (world.runtime.keys.clone(), world.runtime.models.clone());
+    let clear = {
+        let (keys, models) = (keys.clone(), models.clone());
+        clearing(keys.clone(), models.clone(), move |on| {
+            let model = models.held(&model(1)).unwrap();
+            let idle = model.idle_execution();
+            let there = idle.is_some() && keys.held(&route(1)).is_some();
+            idle.into_iter().for_each(|idle| model.give_back(idle));
+            WIPES.lock().unwrap().push((on, there));
+        })
+    };
+    clear(true);
+    clear(false);
+    assert_eq!(*WIPES.lock().unwrap(), [(true, true), (false, false)]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_request_whose_client_left_stays_inside_until_its_keys_have_come() {
+    let world = demanding(IsolationLevel::DedicatedUser, 0).await;
+    served(&world, 1).await;
+    world.runtime.keys().forget_all();
+    world.service.set().delay = Duration::from_secs(3);
+    let runtime = world.runtime.clone();
+    let leaves = tokio::spawn(async move { ask(&runtime, 1, &[1.0; 30]).await });
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    leaves.abort();
+    assert!(leaves.await.unwrap_err().is_cancelled());
+    assert_eq!(world.runtime.occupancy.counts(), (1, 0));
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    assert_eq!(world.runtime.occupancy.counts(), (0, 0));
 }
 
 #[tokio::test]
@@ -65,13 +111,9 @@ async fn another_user_waits_outside_with_its_ciphertext_until_a_dedicated_enclav
         tokio::spawn(async move { ask(&runtime, user, &[1.0; 30]).await.unwrap() })
     };
     let first = ask_of(1);
-    while world.runtime.slots.waiting() < 1 {
-        tokio::task::yield_now().await;
-    }
+    until(|| world.runtime.slots.waiting() == 1).await;
     let second = ask_of(2);
-    while world.runtime.occupancy.counts() != (1, 1) {
-        tokio::task::yield_now().await;
-    }
+    until(|| world.runtime.occupancy.counts() == (1, 1)).await;
     assert!(world.runtime.keys().held(&route(2)).is_none());
     drop(slots);
     assert!(first.await.unwrap().outcome.is_ok());
@@ -213,17 +255,13 @@ async fn a_request_whose_client_left_stays_inside_until_its_run_has_ended() {
     world.service.set().isolation = Isolation::new(IsolationLevel::DedicatedUser, 0).unwrap();
     let runtime = world.runtime.clone();
     let leaves = tokio::spawn(async move { ask(&runtime, 1, &[1.0; 30]).await });
-    while begins.try_recv().is_err() {
-        assert!(!leaves.is_finished(), "it was not run at all");
-        tokio::task::yield_now().await;
-    }
+    until(|| begins.try_recv().is_ok() || leaves.is_finished()).await;
+    assert!(!leaves.is_finished(), "it was not run at all");
     leaves.abort();
     assert!(leaves.await.unwrap_err().is_cancelled());
     assert_eq!(world.runtime.occupancy.counts(), (1, 0));
     lets_go.send(()).unwrap();
-    while world.runtime.occupancy.counts() != (0, 0) {
-        tokio::task::yield_now().await;
-    }
+    until(|| world.runtime.occupancy.counts() == (0, 0)).await;
 }
 
 #[tokio::test]
