@@ -96,7 +96,8 @@ struct Settings {
     /// the instance ends [default: 300].
     #[arg(long, env = "SESEMI_SEMIRT_RUN_LIMIT", value_name = "SECONDS")]
     run_limit: Option<u64>,
-    /// Folder for ciphertext of a remote store, which instances on this host may share; it must be there [default: no cache].
+    /// Folder for ciphertext of a remote store, which instances on this host may share; it must be there. A store in a folder, the only
+    /// kind that can be set today, is read where it is and needs none [default: no cache].
     #[arg(long, env = "SESEMI_SEMIRT_CACHE", value_name = "DIR")]
     cache: Option<PathBuf>,
     /// The longest that the cache gets, in MiB [default: 4096].

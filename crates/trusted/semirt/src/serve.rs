@@ -225,3 +225,17 @@ fn announce(listener: &TcpListener, attester: &dyn Attester) -> std::io::Result<
         "pid": std::process::id(),
     }))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_manifest_for_gramine_counts_the_threads_that_there_are() {
+        let manifest = include_str!("../../../../deploy/gramine/sesemi-semirt.manifest.template");
+        // Main, decryption, quoting, traces, and Gramine's own.
+        let others = 1 + 2 + 1 + 1 + 3;
+        let least = format!("{} + slots + engine-threads", THREADS + BLOCKING + others);
+        assert!(manifest.contains(&least), "{least}");
+    }
+}

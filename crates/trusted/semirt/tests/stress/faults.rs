@@ -87,6 +87,7 @@ impl FaultyKeyService {
         let number = ModelVersion::get(version) as usize - 1;
         let user = number_of(&request.user);
         let level = match user {
+            0..6 => IsolationLevel::Batched,
             18 => IsolationLevel::DedicatedUser,
             19 => IsolationLevel::Sequential,
             _ => IsolationLevel::Shared,

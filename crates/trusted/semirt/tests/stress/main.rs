@@ -2,7 +2,8 @@
 //! stays within its budget, and nothing is left behind.
 //!
 //! 200 clients of 20 users ask for 10 models, on 4 slots and a budget for 3 models, while the store, KeyService and the engine
-//! fail, lie, stall and panic at random. Two users, of one client each, demand that they be kept apart from all others. It takes
+//! fail, lie, stall and panic at random. Requests are run in
+//! batches: the first users' with each other's, the next ones' with their own. Two users, of one client each, demand that they be kept apart from all others. It takes
 //! `SESEMI_STRESS_SECONDS`, 10 if that is not set.
 
 #![allow(
@@ -54,7 +55,7 @@ fn runtime(world: &Arc<World>, failing: &Arc<AtomicBool>) -> Arc<Runtime> {
     let store = Arc::new(FaultyStore::new(world.store(), failing.clone()));
     let engine = Arc::new(FaultyEngine::new(failing.clone()));
     let capacity = Capacity {
-        batch_window: Duration::ZERO,
+        batch_window: Duration::from_millis(2),
         slots: SLOTS,
         queue: CLIENTS,
     };
@@ -126,6 +127,11 @@ async fn every_answer_is_right_or_a_clean_error_and_nothing_is_left_behind() {
         client.ask_once(number, PATIENT).await.unwrap();
     }
     until_empty(&runtime).await;
+    let metrics = runtime.metrics();
+    assert!(
+        !metrics.contains("sesemi_semirt_batches_total 0"),
+        "no batch"
+    );
     tending.abort();
 }
 

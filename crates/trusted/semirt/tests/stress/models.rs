@@ -3,6 +3,7 @@
 //! Each is one matrix of small whole numbers, and so are the inputs: sums of their products are exact in any order, and a
 //! result can be compared for equality.
 
+use std::num::NonZeroU32;
 use std::sync::Arc;
 
 use object_store::local::LocalFileSystem;
@@ -20,6 +21,8 @@ use sesemi_protocol::{
 
 pub(crate) const MODELS: usize = 10;
 pub(crate) const USERS: usize = 20;
+/// Requests that are run together, at most.
+const MOST_ROWS: u32 = 8;
 /// Inputs and outputs of a model: 36 MiB of weights.
 pub(crate) const ROWS: usize = 1536;
 pub(crate) const COLUMNS: usize = 6144;
@@ -110,10 +113,11 @@ fn write(folder: &std::path::Path, number: usize) -> Digest {
     let spec = |name: &str, extent: usize| TensorSpec {
         name: name.into(),
         data_type: DataType::Fp32,
-        shape: vec![Dimension::Fixed(1), Dimension::Fixed(extent as u64)],
+        shape: vec![Dimension::Dynamic, Dimension::Fixed(extent as u64)],
     };
     let inputs = vec![spec("x", ROWS)];
-    let manifest = Manifest::describing(inputs, vec![spec("y", COLUMNS)], &[form]);
+    let manifest = Manifest::describing(inputs, vec![spec("y", COLUMNS)], &[form])
+        .with_batch(NonZeroU32::new(MOST_ROWS));
     let (name, key) = (model(number), model_key(number));
     let sealed = package::seal(&key, &name, &manifest, &[form], &SystemEntropy::new()).unwrap();
     let path = folder.join(package::object_path(&name));
@@ -124,7 +128,10 @@ fn write(folder: &std::path::Path, number: usize) -> Digest {
 
 /// y = x W, with W in the other part.
 fn graph() -> Vec<u8> {
-    let shape = |extent: usize| [1, extent as i64].map(DimensionValue::DimValue);
+    let shape = |extent: usize| {
+        let rows = DimensionValue::DimParam("rows".into());
+        [rows, DimensionValue::DimValue(extent as i64)]
+    };
     let weights = TensorProto {
         dims: vec![ROWS as i64, COLUMNS as i64],
         data_type: Some(data_type::FLOAT),
