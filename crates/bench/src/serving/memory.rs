@@ -95,8 +95,7 @@ impl Bench<'_> {
         let pairs: Vec<(Caller, &Instance)> = callers.into_iter().zip(instances).collect();
         let call = |pair: &mut (Caller, &Instance), times: usize| {
             for _ in 0..times {
-                let inputs = &self.prepared.inputs;
-                pair.0.call(&pair.1.gateway, &self.pushed, inputs)?;
+                pair.0.call(&pair.1.gateway, &self.pushed, self.prepared)?;
             }
             Ok(())
         };

@@ -28,7 +28,6 @@ use std::time::{Duration, Instant};
 
 use clap::{Args, Subcommand};
 use indicatif::{ProgressBar, ProgressStyle};
-use sesemi_compile::{Tolerance, compare};
 use sesemi_protocol::tensor::{Tensor, TensorView};
 use sesemi_semirt::engine::{Execution, LoadedModel};
 
@@ -258,22 +257,25 @@ fn bar(what: &str, length: usize) -> ProgressBar {
 /// An execution of the engine alone.
 struct Alone<'p> {
     execution: Box<dyn Execution>,
-    inputs: &'p [Tensor],
+    prepared: &'p Prepared,
 }
 
 impl<'p> Alone<'p> {
     fn of(model: &dyn LoadedModel, prepared: &'p Prepared) -> Result<Self, BenchError> {
         Ok(Self {
             execution: model.execution()?,
-            inputs: &prepared.inputs,
+            prepared,
         })
     }
 
-    fn run(&mut self) -> Result<(Duration, Vec<Tensor>), BenchError> {
+    fn run(&mut self) -> Result<Duration, BenchError> {
         let started = Instant::now();
-        let views: Vec<TensorView<'_>> = self.inputs.iter().map(Tensor::view).collect();
+        let inputs = &self.prepared.inputs;
+        let views: Vec<TensorView<'_>> = inputs.iter().map(Tensor::view).collect();
         let outputs = self.execution.run(&views, &[])?;
-        Ok((started.elapsed(), outputs))
+        let took = started.elapsed();
+        self.prepared.must_be(&outputs)?;
+        Ok(took)
     }
 }
 
@@ -283,12 +285,6 @@ fn load(local: &Local, prepared: &Prepared) -> Result<Box<dyn LoadedModel>, Benc
     let form = form.ok_or(BenchError::Unexpected("the model has no form"))?;
     let parts = prepared.form.parts.clone();
     Ok(local.engine().load(&prepared.manifest, form, parts)?)
-}
-
-/// Wrong answers are not measured.
-fn must_agree(expected: &[Tensor], found: &[Tensor]) -> Result<(), BenchError> {
-    compare(expected, found, Tolerance::default())?;
-    Ok(())
 }
 
 /// Memory for all models that are measured at once, in MiB.

@@ -1,12 +1,13 @@
 //! The models that are measured with: those of the paper's experiments, and a tiny one, with which everything but the engine shows.
 
 use clap::ValueEnum;
-use sesemi_compile::{CompiledForm, sample_inputs, specs};
+use sesemi_compile::{CompiledForm, Tolerance, compare, sample_inputs, specs};
 use sesemi_paper_models::Network;
 use sesemi_protocol::package::Manifest;
-use sesemi_protocol::tensor::Tensor;
+use sesemi_protocol::tensor::{Tensor, TensorView};
 
 use super::engine::Local;
+use super::load;
 use crate::error::BenchError;
 
 const TINY: &[u8] = include_bytes!("../../../../models/breast-cancer/breast-cancer.onnx");
@@ -32,6 +33,8 @@ pub(crate) struct Prepared {
     pub(crate) form: CompiledForm,
     pub(crate) manifest: Manifest,
     pub(crate) inputs: Vec<Tensor>,
+    /// What the engine alone makes of them.
+    pub(crate) expected: Vec<Tensor>,
 }
 
 impl Model {
@@ -74,16 +77,29 @@ impl Model {
         drop(onnx);
         let parts = form.parts();
         let manifest = Manifest::describing(inputs, outputs, &[form.content(&parts)]);
-        Ok(Prepared {
+        let mut prepared = Prepared {
             model: self,
             inputs: inputs_for(&manifest),
+            expected: Vec::new(),
             form,
             manifest,
-        })
+        };
+        let loaded = load(local, &prepared)?;
+        let views: Vec<TensorView<'_>> = prepared.inputs.iter().map(Tensor::view).collect();
+        let expected = loaded.execution()?.run(&views, &[])?;
+        drop(views);
+        prepared.expected = expected;
+        Ok(prepared)
     }
 }
 
 impl Prepared {
+    /// Wrong answers are not measured.
+    pub(crate) fn must_be(&self, found: &[Tensor]) -> Result<(), BenchError> {
+        compare(&self.expected, found, Tolerance::default())?;
+        Ok(())
+    }
+
     /// Bytes of the form.
     pub(crate) fn bytes(&self) -> usize {
         self.form.parts.iter().map(Vec::len).sum()

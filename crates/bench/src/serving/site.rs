@@ -5,9 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use object_store::local::LocalFileSystem;
-use sesemi::{
-    Client, Grant, Identity, Inference, IsolationChange, KeyScope, ObjectStore, Tensor, Trust,
-};
+use sesemi::{Client, Grant, Identity, Inference, IsolationChange, KeyScope, ObjectStore, Trust};
 use sesemi_attest::AppraisalPolicy;
 use sesemi_protocol::{CodeIdentityDigest, Isolation, ModelRef};
 use tempfile::TempDir;
@@ -142,11 +140,13 @@ impl Caller {
         &self,
         gateway: &str,
         model: &ModelRef,
-        inputs: &[Tensor],
+        prepared: &Prepared,
     ) -> Result<(Duration, Inference), BenchError> {
         let started = Instant::now();
-        let call = self.client.infer(gateway, model.clone(), inputs);
+        let call = self.client.infer(gateway, model.clone(), &prepared.inputs);
         let inference = self.runtime.block_on(call)?;
-        Ok((started.elapsed(), inference))
+        let took = started.elapsed();
+        prepared.must_be(&inference.outputs)?;
+        Ok((took, inference))
     }
 }

@@ -71,7 +71,7 @@ fn looks(
     let users = users.collect::<Result<Vec<_>, _>>()?;
     let instance = launcher.launch(&site.arguments(&plan.chosen, CALLERS, ENOUGH_MIB))?;
     let call = |user: &Caller| {
-        let answer = user.call(&instance.gateway, &pushed, &prepared.inputs);
+        let answer = user.call(&instance.gateway, &pushed, prepared);
         answer.map(drop)
     };
     let (_, users) = at_once(users, |user| (0..WARM_UP).try_for_each(|_| call(user)))?;

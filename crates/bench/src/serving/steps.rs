@@ -60,6 +60,7 @@ pub(crate) fn of_bound(figure: &str, pieces: &[Pieces]) -> Vec<Samples> {
     };
     vec![
         piece("bound", Pieces::sum),
+        piece("bound_process", |it| it.process_ms),
         piece("bound_init", |it| it.init_ms),
         piece("bound_decrypt", |it| it.decrypt_ms),
         piece("bound_load", |it| it.load_ms),

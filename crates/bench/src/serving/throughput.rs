@@ -35,7 +35,7 @@ fn measure_model(
     let serve = |users, each: usize| {
         at_once(users, |user: &mut super::site::Caller| {
             for _ in 0..each {
-                user.call(&instance.gateway, &pushed, &prepared.inputs)?;
+                user.call(&instance.gateway, &pushed, prepared)?;
             }
             Ok(())
         })

@@ -34,7 +34,7 @@ fn measure_model(
     let sealed = Sealed::of(prepared)?;
     let arguments = site.arguments(&plan.chosen, 1, room_for_one_mib(prepared));
     let instance = launcher.launch(&arguments)?;
-    let call = |model: &ModelRef| caller.call(&instance.gateway, model, &prepared.inputs);
+    let call = |model: &ModelRef| caller.call(&instance.gateway, model, prepared);
     // Both keys are there from then on.
     for version in &versions {
         call(version)?;
