@@ -1,6 +1,7 @@
 //! Results and samples: what is compared, and on what.
 
-use std::ops::Range;
+use std::fmt;
+use std::ops::{Range, RangeInclusive};
 
 use serde::{Deserialize, Serialize};
 use sesemi_protocol::package::{Dimension, TensorSpec};
@@ -26,7 +27,7 @@ impl Default for Tolerance {
     }
 }
 
-/// The largest difference between two results.
+/// The largest difference between two results. Integers and booleans must be the same, infinities as well; no number is no number.
 ///
 /// # Errors
 /// [`CompileError::Differs`] if it is above the tolerance, or names, types or shapes differ.
@@ -41,33 +42,67 @@ pub fn compare(
     let mut largest = 0f64;
     for (expected, found) in expected.iter().zip(found) {
         let name = &expected.name;
-        if (name, expected.data_type, &expected.shape)
-            != (&found.name, found.data_type, &found.shape)
+        if (
+            name,
+            expected.data_type,
+            &expected.shape,
+            expected.data.len(),
+        ) != (&found.name, found.data_type, &found.shape, found.data.len())
         {
             let differs = format!("output '{name}' has another name, type or shape");
             return Err(CompileError::Differs(differs));
         }
         for (place, (expected, found)) in values(expected).zip(values(found)).enumerate() {
-            let difference = if expected == found || (expected.is_nan() && found.is_nan()) {
-                0.0
-            } else {
-                (expected - found).abs()
-            };
-            let allowed = tolerance.absolute.max(tolerance.relative * expected.abs());
-            // Also where it is no number.
-            if !matches!(difference.partial_cmp(&allowed), Some(order) if order.is_le()) {
-                return Err(CompileError::Differs(format!(
+            let difference = difference(expected, found, tolerance).ok_or_else(|| {
+                CompileError::Differs(format!(
                     "value {place} of output '{name}' is {found} instead of {expected}"
-                )));
-            }
+                ))
+            })?;
             largest = largest.max(difference);
         }
     }
     Ok(largest)
 }
 
-/// The values of a tensor as numbers. (Integers above 2^53 are rounded.)
-fn values(tensor: &Tensor) -> impl Iterator<Item = f64> {
+/// How far apart two values of one type are; none if that is too far.
+fn difference(expected: Value, found: Value, tolerance: Tolerance) -> Option<f64> {
+    let (Value::Float(expected), Value::Float(found)) = (expected, found) else {
+        // Indices, labels and masks: the next one is another answer, however near its number.
+        return (expected == found).then_some(0.0);
+    };
+    if expected == found || (expected.is_nan() && found.is_nan()) {
+        return Some(0.0);
+    }
+    // A part of infinity would allow anything.
+    if expected.is_infinite() {
+        return None;
+    }
+    let difference = (expected - found).abs();
+    let allowed = tolerance.absolute.max(tolerance.relative * expected.abs());
+    // Never where one of them is no number.
+    (difference <= allowed).then_some(difference)
+}
+
+/// An element of a tensor.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Value {
+    /// Of any floating-point type.
+    Float(f64),
+    /// Of any other, exactly.
+    Integer(i128),
+}
+
+impl fmt::Display for Value {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Float(number) => number.fmt(f),
+            Self::Integer(number) => number.fmt(f),
+        }
+    }
+}
+
+/// The values of a tensor.
+fn values(tensor: &Tensor) -> impl Iterator<Item = Value> {
     let data_type = tensor.data_type;
     let elements = tensor.data.chunks_exact(data_type.size());
     elements.map(move |bytes| {
@@ -77,16 +112,19 @@ fn values(tensor: &Tensor) -> impl Iterator<Item = f64> {
         }
         let bits = u64::from_le_bytes(wide);
         match data_type {
-            DataType::Bool | DataType::Uint8 | DataType::Uint16 | DataType::Uint32 => bits as f64,
-            DataType::Uint64 => bits as f64,
-            DataType::Int8 => f64::from(bits as u8 as i8),
-            DataType::Int16 => f64::from(bits as u16 as i16),
-            DataType::Int32 => f64::from(bits as u32 as i32),
-            DataType::Int64 => bits as i64 as f64,
-            DataType::Fp32 => f64::from(f32::from_bits(bits as u32)),
-            DataType::Fp64 => f64::from_bits(bits),
-            DataType::Bf16 => f64::from(f32::from_bits((bits as u32) << 16)),
-            DataType::Fp16 => half(bits as u16),
+            DataType::Bool
+            | DataType::Uint8
+            | DataType::Uint16
+            | DataType::Uint32
+            | DataType::Uint64 => Value::Integer(bits.into()),
+            DataType::Int8 => Value::Integer((bits as u8 as i8).into()),
+            DataType::Int16 => Value::Integer((bits as u16 as i16).into()),
+            DataType::Int32 => Value::Integer((bits as u32 as i32).into()),
+            DataType::Int64 => Value::Integer((bits as i64).into()),
+            DataType::Fp32 => Value::Float(f32::from_bits(bits as u32).into()),
+            DataType::Fp64 => Value::Float(f64::from_bits(bits)),
+            DataType::Bf16 => Value::Float(f32::from_bits((bits as u32) << 16).into()),
+            DataType::Fp16 => Value::Float(half(bits as u16)),
         }
     })
 }
@@ -150,11 +188,13 @@ pub fn sample_inputs_of(
     for (name, range) in &choices.ranges {
         let sample = samples.iter_mut().find(|sample| sample.name == *name);
         let sample = sample.ok_or_else(|| unknown(name))?;
-        let length = range.end.checked_sub(range.start).map(u64::try_from);
-        let length = length.and_then(Result::ok).filter(|length| *length > 0);
-        let length = length.filter(|_| is_integer(sample.data_type));
-        let length =
-            length.ok_or_else(|| wrong(format!("input '{name}' has no values of {range:?}")))?;
+        let length = drawn_from(range, sample.data_type);
+        let length = length.ok_or_else(|| {
+            let data_type = sample.data_type.as_str();
+            wrong(format!(
+                "input '{name}', which is of type {data_type}, has no values of {range:?}"
+            ))
+        })?;
         for element in sample.data.chunks_exact_mut(sample.data_type.size()) {
             let above = next().checked_rem(length).unwrap_or(0);
             let value = range.start.wrapping_add_unsigned(above);
@@ -166,12 +206,29 @@ pub fn sample_inputs_of(
     Ok(samples)
 }
 
-fn is_integer(data_type: DataType) -> bool {
-    use DataType::{Int8, Int16, Int32, Int64, Uint8, Uint16, Uint32, Uint64};
-    matches!(
-        data_type,
-        Int8 | Int16 | Int32 | Int64 | Uint8 | Uint16 | Uint32 | Uint64
-    )
+/// How many values there are in a range, if there are some, and a type has all of them.
+fn drawn_from(range: &Range<i64>, data_type: DataType) -> Option<u64> {
+    let length = u64::try_from(range.end.checked_sub(range.start)?).ok()?;
+    let last = range.end.checked_sub(1)?;
+    let has = integers(data_type)?;
+    (length > 0 && has.contains(&range.start) && has.contains(&last)).then_some(length)
+}
+
+/// The integers of a type, as far as a range can name them; none of a type that has others, or only two.
+fn integers(data_type: DataType) -> Option<RangeInclusive<i64>> {
+    Some(match data_type {
+        DataType::Uint8 => 0..=u8::MAX.into(),
+        DataType::Uint16 => 0..=u16::MAX.into(),
+        DataType::Uint32 => 0..=u32::MAX.into(),
+        DataType::Uint64 => 0..=i64::MAX,
+        DataType::Int8 => i8::MIN.into()..=i8::MAX.into(),
+        DataType::Int16 => i16::MIN.into()..=i16::MAX.into(),
+        DataType::Int32 => i32::MIN.into()..=i32::MAX.into(),
+        DataType::Int64 => i64::MIN..=i64::MAX,
+        DataType::Bool | DataType::Fp16 | DataType::Fp32 | DataType::Fp64 | DataType::Bf16 => {
+            return None;
+        }
+    })
 }
 
 fn fixed(dimension: &Dimension) -> Option<u64> {

@@ -84,7 +84,8 @@ fn samples_have_the_shapes_that_are_asked_for() {
     // Floats are not drawn from a range.
     let ranges = vec![("features".to_owned(), 0..2)];
     let float = said(&place, MODEL, |job| job.choices.ranges = ranges);
-    assert!(float.unwrap_err().why.contains("no values of 0..2"));
+    let why = float.unwrap_err().why;
+    assert!(why.contains("FP32, has no values of 0..2"), "{why}");
 }
 
 #[test]
