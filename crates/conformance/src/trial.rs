@@ -7,7 +7,7 @@ use std::sync::Arc;
 use object_store::local::LocalFileSystem;
 use sesemi::{
     Client, CodeIdentityDigest, FormContent, Grant, Identity, Isolation, KeyScope, Manifest,
-    ModelRef, ObjectStore, Tensor,
+    ModelRef, ObjectStore, Tensor, in_one_line,
 };
 use sesemi_cli::demo::trust;
 use sesemi_cli::manifest::pushed;
@@ -56,7 +56,7 @@ impl Trial {
             parties,
             binaries: binaries.to_owned(),
             engines: engines.to_owned(),
-            working: tempfile::tempdir().map_err(in_words)?,
+            working: tempfile::tempdir().map_err(in_one_line)?,
         })
     }
 
@@ -90,8 +90,8 @@ impl Trial {
     }
 
     async fn prepare(&self, model: &RealModel, file: &Path, plain: &Plain) -> Outcome<Prepared> {
-        let onnx = std::fs::read(file).map_err(in_words)?;
-        let (inputs, _) = specs(&onnx).map_err(in_words)?;
+        let onnx = std::fs::read(file).map_err(in_one_line)?;
+        let (inputs, _) = specs(&onnx).map_err(in_one_line)?;
         let choices = Choices {
             shapes: model
                 .shapes
@@ -104,7 +104,7 @@ impl Trial {
                 .map(|(name, range)| ((*name).into(), range.clone()))
                 .collect(),
         };
-        let sample = |seed| sample_inputs_of(&inputs, &choices, seed).map_err(in_words);
+        let sample = |seed| sample_inputs_of(&inputs, &choices, seed).map_err(in_one_line);
         // Others than those that the compiler tried.
         let samples: Vec<_> = (100..100 + SAMPLES).map(sample).collect::<Result<_, _>>()?;
         let expected = plain.run(&onnx, &samples)?;
@@ -142,11 +142,11 @@ impl Trial {
                 .arg("--shape")
                 .arg(format!("{name}={}", extents.join("x")));
         }
-        let done = command.output().await.map_err(in_words)?;
+        let done = command.output().await.map_err(in_one_line)?;
         if !done.status.success() {
             return Err(String::from_utf8_lossy(&done.stderr).trim().to_owned());
         }
-        serde_json::from_slice(&done.stdout).map_err(in_words)
+        serde_json::from_slice(&done.stdout).map_err(in_one_line)
     }
 }
 
@@ -169,7 +169,7 @@ impl Prepared {
 
 impl Party {
     async fn start(engine: &'static str, binaries: &Path, library: &Path) -> Outcome<Self> {
-        let state = tempfile::tempdir().map_err(in_words)?;
+        let state = tempfile::tempdir().map_err(in_one_line)?;
         let options = StackOptions {
             engine: match engine {
                 "rten" => StackEngine::Rten,
@@ -179,7 +179,7 @@ impl Party {
             },
             ..StackOptions::new(binaries.to_owned(), state.path().join("state"))
         };
-        let stack = Stack::start(options, |_| {}).await.map_err(in_words)?;
+        let stack = Stack::start(options, |_| {}).await.map_err(in_one_line)?;
         let (owner, user) = (join(&stack.facts).await?, join(&stack.facts).await?);
         Ok(Self {
             engine,
@@ -219,7 +219,7 @@ impl Party {
         };
         let mut largest = 0f64;
         for (expected, answer) in prepared.expected.iter().zip(&answers?) {
-            let difference = compare(expected, answer, tolerance).map_err(in_words)?;
+            let difference = compare(expected, answer, tolerance).map_err(in_one_line)?;
             largest = largest.max(difference);
         }
         Ok(Row {
@@ -231,26 +231,26 @@ impl Party {
 
     /// Pushes a compiled folder and lets the user have it.
     async fn push(&mut self, model: &RealModel, folder: &Path) -> Outcome<ModelRef> {
-        let pushed = pushed(folder).map_err(in_words)?;
+        let pushed = pushed(folder).map_err(in_one_line)?;
         let parts: Vec<Vec<&[u8]>> = pushed.forms.iter().map(CompiledForm::parts).collect();
         let forms = pushed.forms.iter().zip(&parts);
         let forms: Vec<FormContent<'_>> = forms.map(|(form, parts)| form.content(parts)).collect();
         let manifest = Manifest::describing(pushed.inputs, pushed.outputs, &forms);
         let facts = &self.stack.facts;
         let store: Arc<dyn ObjectStore> =
-            Arc::new(LocalFileSystem::new_with_prefix(&facts.store).map_err(in_words)?);
+            Arc::new(LocalFileSystem::new_with_prefix(&facts.store).map_err(in_one_line)?);
         let isolation = Isolation::default();
         let pushed = self
             .owner
             .push_model(&store, model.name, 1, &manifest, &forms, isolation)
             .await
-            .map_err(in_words)?;
-        let semirt: CodeIdentityDigest = facts.semirt_code.parse().map_err(in_words)?;
+            .map_err(in_one_line)?;
+        let semirt: CodeIdentityDigest = facts.semirt_code.parse().map_err(in_one_line)?;
         let grant = Grant::of(&pushed, self.user.id(), semirt);
-        self.owner.grant(grant).await.map_err(in_words)?;
+        self.owner.grant(grant).await.map_err(in_one_line)?;
         let scope = KeyScope::Model(pushed.model.clone());
         let deposited = self.user.deposit_key(&scope, [semirt], isolation.into());
-        deposited.await.map_err(in_words)?;
+        deposited.await.map_err(in_one_line)?;
         Ok(pushed)
     }
 
@@ -259,28 +259,16 @@ impl Party {
         for inputs in samples {
             let gateway = &self.stack.facts.gateway;
             let inference = self.user.infer(gateway, model.clone(), inputs).await;
-            answers.push(inference.map_err(in_words)?.outputs);
+            answers.push(inference.map_err(in_one_line)?.outputs);
         }
         Ok(answers)
     }
 }
 
 async fn join(facts: &Facts) -> Outcome<Client> {
-    let identity = Identity::generate().map_err(in_words)?;
-    let address = facts.keyservice.parse().map_err(in_words)?;
-    let trust = trust(facts).map_err(in_words)?;
+    let identity = Identity::generate().map_err(in_one_line)?;
+    let address = facts.keyservice.parse().map_err(in_one_line)?;
+    let trust = trust(facts).map_err(in_one_line)?;
     let joined = Client::connect(identity, address, trust).await;
-    joined.map_err(in_words)
-}
-
-/// An error with its causes.
-fn in_words(error: impl std::error::Error) -> String {
-    let mut words = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        words.push_str(": ");
-        words.push_str(&error.to_string());
-        cause = error.source();
-    }
-    words
+    joined.map_err(in_one_line)
 }

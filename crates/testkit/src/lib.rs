@@ -17,6 +17,8 @@ use std::path::PathBuf;
 use std::process::{Command, Stdio};
 use std::sync::OnceLock;
 
+pub use sesemi_protocol::causes::in_one_line;
+
 /// The folder with the product's binaries; they are built at the first call, by the command that `cargo demo` uses.
 ///
 /// # Panics
@@ -39,17 +41,4 @@ fn build() -> PathBuf {
         serde_json::from_slice(&output.stdout).expect("`cargo xtask build --json` prints JSON");
     let folder = built.get("folder").and_then(serde_json::Value::as_str);
     PathBuf::from(folder.expect("the JSON names the folder"))
-}
-
-/// An error with all its causes, as a tool prints it when it gives up.
-#[must_use]
-pub fn in_one_line(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        text.push_str(": ");
-        text.push_str(&error.to_string());
-        cause = error.source();
-    }
-    text
 }

@@ -5,7 +5,7 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressStyle};
-use sesemi::{InstructionSet, Memory, ModelFormat};
+use sesemi::{InstructionSet, Memory, ModelFormat, in_one_line};
 use sesemi_compile::{
     Choices, CompiledForm, Description, Done, EngineReport, FileDigest, Job, JobForm, Said,
     part_names, specs,
@@ -51,7 +51,7 @@ struct Steps<'a> {
 /// [`CliError::Input`] if it is no model, no engine runs it, a form computes something else, or it needs more memory than it may.
 pub async fn compile(args: CompileArgs) -> Result<(), CliError> {
     let onnx = read_model(&args.file)?;
-    let (inputs, outputs) = specs(&onnx).map_err(|e| CliError::Input(in_words(&e)))?;
+    let (inputs, outputs) = specs(&onnx).map_err(|e| CliError::Input(in_one_line(e)))?;
     if args.out.exists() {
         let there = args.out.display();
         return Err(CliError::Input(format!(
@@ -337,16 +337,4 @@ fn progress(steps: u64) -> ProgressBar {
     };
     bar.enable_steady_tick(Duration::from_millis(200));
     bar
-}
-
-/// An error with its causes.
-pub(crate) fn in_words(error: &dyn std::error::Error) -> String {
-    let mut words = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        words.push_str(": ");
-        words.push_str(&error.to_string());
-        cause = error.source();
-    }
-    words
 }

@@ -3,9 +3,10 @@
 use std::path::Path;
 
 use anstream::println;
+use sesemi::in_one_line;
 use sesemi_compile::{Description, EngineReport, FileDigest, FormDescription, Port, specs, whole};
 
-use crate::compile::{in_words, read_model};
+use crate::compile::read_model;
 use crate::error::CliError;
 use crate::table::table;
 
@@ -33,7 +34,7 @@ pub fn inspect(path: &Path, json: bool) -> Result<(), CliError> {
 /// An ONNX file as what it would be pushed as.
 fn of_file(path: &Path) -> Result<Description, CliError> {
     let onnx = read_model(path)?;
-    let (inputs, outputs) = specs(&onnx).map_err(|e| CliError::Input(in_words(&e)))?;
+    let (inputs, outputs) = specs(&onnx).map_err(|e| CliError::Input(in_one_line(e)))?;
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     let source = FileDigest::of(name.into_owned(), &onnx);
     let form = whole(&onnx);

@@ -3,10 +3,10 @@
 use std::path::Path;
 
 use rten::ModelOptions;
-use sesemi::{DataType, TensorSpec};
+use sesemi::{DataType, TensorSpec, in_one_line};
 use sesemi_compile::{CompiledForm, Description, specs, whole};
 
-use crate::compile::{in_words, read_model};
+use crate::compile::read_model;
 use crate::error::CliError;
 
 /// A model's inputs, outputs and forms, the preferred form first.
@@ -43,7 +43,7 @@ pub fn pushed(path: &Path) -> Result<Pushed, CliError> {
 /// [`CliError::Input`] if it is no model, or none that RTen runs.
 pub fn of_onnx(bytes: &[u8]) -> Result<Pushed, CliError> {
     // This reads strictly, so that what comes behind it is given models alone.
-    let (inputs, outputs) = specs(bytes).map_err(|e| CliError::Input(in_words(&e)))?;
+    let (inputs, outputs) = specs(bytes).map_err(|e| CliError::Input(in_one_line(e)))?;
     let refused = |why: String| {
         CliError::Input(format!(
             "the engine rten does not run this model: {why}; `sesemi model compile` makes forms for other engines, and a \

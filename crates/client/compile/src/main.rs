@@ -13,6 +13,7 @@ use sesemi_compile::{
     whole,
 };
 use sesemi_onnxruntime::{Library, OnnxRuntime};
+use sesemi_protocol::causes::in_one_line;
 use sesemi_protocol::tensor::{Tensor, TensorView};
 use sesemi_semirt::engine::rten::Rten;
 use sesemi_semirt::engine::{Engine, framing};
@@ -37,15 +38,15 @@ fn main() -> ExitCode {
 fn job() -> Said {
     let mut text = String::new();
     let mut input = std::io::stdin().take(MAX_JOB);
-    input.read_to_string(&mut text).map_err(in_words)?;
-    let job: Job = serde_json::from_str(&text).map_err(in_words)?;
-    let onnx = std::fs::read(&job.model).map_err(in_words)?;
-    framing::check(&onnx).map_err(in_words)?;
+    input.read_to_string(&mut text).map_err(in_one_line)?;
+    let job: Job = serde_json::from_str(&text).map_err(in_one_line)?;
+    let onnx = std::fs::read(&job.model).map_err(in_one_line)?;
+    framing::check(&onnx).map_err(in_one_line)?;
     // A process has one ONNX Runtime, whether it runs the form or only the original.
     let library = job.onnxruntime.as_ref().or(job.reference.as_ref());
     let onnxruntime = library.map(|path| {
-        let library = Library::load(path).map_err(in_words)?;
-        OnnxRuntime::starting(library, job.threads).map_err(in_words)
+        let library = Library::load(path).map_err(in_one_line)?;
+        OnnxRuntime::starting(library, job.threads).map_err(in_one_line)
     });
     let onnxruntime = onnxruntime.transpose()?;
     let rten = Rten::new(job.threads);
@@ -59,9 +60,9 @@ fn job() -> Said {
     };
     let mut form = match (job.form, &onnxruntime) {
         (JobForm::Whole, _) => whole(&onnx),
-        (JobForm::Portable, _) => split_weights(&onnx).map_err(in_words)?,
+        (JobForm::Portable, _) => split_weights(&onnx).map_err(in_one_line)?,
         (JobForm::Compiled, Some(engine)) => {
-            compile_for_onnxruntime(engine, &onnx, job.prepack).map_err(in_words)?
+            compile_for_onnxruntime(engine, &onnx, job.prepack).map_err(in_one_line)?
         }
         (JobForm::Compiled, None) => {
             return Err("the compiled form needs ONNX Runtime".to_owned().into());
@@ -78,11 +79,11 @@ fn finish(
     engine: &dyn Engine,
     reference: &dyn Engine,
 ) -> Said {
-    let (inputs, _) = specs(onnx).map_err(in_words)?;
+    let (inputs, _) = specs(onnx).map_err(in_one_line)?;
     let samples: Vec<Vec<Tensor>> = (0..job.samples.max(1))
         .map(|seed| sample_inputs_of(&inputs, &job.choices, seed.into()))
         .collect::<Result<_, _>>()
-        .map_err(in_words)?;
+        .map_err(in_one_line)?;
     let tolerance = Tolerance {
         absolute: job.tolerance,
         relative: job.tolerance,
@@ -90,11 +91,11 @@ fn finish(
     let checked = check_against(engine, reference, onnx, &form, &samples, tolerance);
     let Checked { difference, memory } = checked.map_err(|error| Refused {
         differs: matches!(error, CompileError::Differs(_)),
-        why: in_words(error),
+        why: in_one_line(error),
     })?;
     let (load_ms, run_ms) = times(engine, onnx, &form, samples.first())?;
     for (name, part) in part_names(form.format).iter().zip(&form.parts) {
-        std::fs::write(job.folder.join(name), part).map_err(in_words)?;
+        std::fs::write(job.folder.join(name), part).map_err(in_one_line)?;
     }
     Ok(Done {
         instruction_set: form.instruction_set.as_str().into(),
@@ -114,31 +115,19 @@ fn times(
     inputs: Option<&Vec<Tensor>>,
 ) -> Result<(f64, f64), String> {
     let started = Instant::now();
-    let (model, _) = sesemi_compile::load(engine, onnx, form).map_err(in_words)?;
+    let (model, _) = sesemi_compile::load(engine, onnx, form).map_err(in_one_line)?;
     let load = started.elapsed();
     let views: Vec<TensorView<'_>> = inputs.into_iter().flatten().map(Tensor::view).collect();
-    let mut execution = model.execution().map_err(in_words)?;
-    execution.run(&views, &[]).map_err(in_words)?;
+    let mut execution = model.execution().map_err(in_one_line)?;
+    execution.run(&views, &[]).map_err(in_one_line)?;
     let started = Instant::now();
     let mut runs = Vec::with_capacity(RUNS);
     while runs.is_empty() || (runs.len() < RUNS && started.elapsed() < TIMED) {
         let begun = Instant::now();
-        execution.run(&views, &[]).map_err(in_words)?;
+        execution.run(&views, &[]).map_err(in_one_line)?;
         runs.push(begun.elapsed());
     }
     runs.sort_unstable();
     let median = runs.get(runs.len() / 2).copied().unwrap_or_default();
     Ok((load.as_secs_f64() * 1e3, median.as_secs_f64() * 1e3))
-}
-
-/// An error with its causes, in one line.
-fn in_words(error: impl std::error::Error) -> String {
-    let mut words = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        words.push_str(": ");
-        words.push_str(&error.to_string());
-        cause = error.source();
-    }
-    words
 }

@@ -50,6 +50,7 @@ pub use sesemi_attest::code_identity::{
 pub use sesemi_attest::{
     AppraisalPolicy, Claims, CodeIdentity, Endorsements, EvidenceVerifier, TrustAnchor, VerifyError,
 };
+pub use sesemi_protocol::causes::in_one_line;
 pub use sesemi_protocol::command::{Delegation, GrantedVersions, KeyScope, Role, Subject};
 pub use sesemi_protocol::envelope::{Path, Report, Steps};
 pub use sesemi_protocol::package::{

@@ -14,6 +14,7 @@
 //! - [`audit`]: its log, as principals see and verify it; [`share`]: what custodians keep;
 //! - [`release`]: how an enclave asks for keys and what a lease holds; [`isolation`]: what it demands of the enclave;
 //! - [`wire`]: the messages on an attested channel;
+//! - [`causes`]: errors as people read them;
 //! - [`limits`]: every bound, in one place.
 
 #![forbid(unsafe_code)]
@@ -29,6 +30,7 @@
 )]
 
 pub mod audit;
+pub mod causes;
 pub mod cbor;
 pub mod command;
 pub mod cose;
