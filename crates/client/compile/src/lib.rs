@@ -32,7 +32,7 @@ use sesemi_onnx::OnnxError;
 use sesemi_protocol::package::{FormContent, InstructionSet, Memory, ModelFormat, WeightListError};
 
 #[cfg(feature = "engines")]
-pub use check::{Checked, check, check_against, load};
+pub use check::{Checked, check, check_against, described, load};
 pub use folder::{
     DESCRIPTION, Description, EngineReport, FileDigest, FolderError, FormDescription, Port,
     part_names,

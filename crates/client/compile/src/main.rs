@@ -46,7 +46,10 @@ fn job() -> Said {
     let library = job.onnxruntime.as_ref().or(job.reference.as_ref());
     let onnxruntime = library.map(|path| {
         let library = Library::load(path).map_err(in_one_line)?;
-        OnnxRuntime::starting(library, job.threads).map_err(in_one_line)
+        let engine = OnnxRuntime::starting(library, job.threads).map_err(in_one_line)?;
+        // Waits for its start: what it takes would otherwise count as the model's memory, or not, as it happens.
+        engine.environment().map_err(in_one_line)?;
+        Ok::<_, String>(engine)
     });
     let onnxruntime = onnxruntime.transpose()?;
     let rten = Rten::new(job.threads);
