@@ -302,12 +302,7 @@ fn read_form(
         JobForm::Portable => ModelFormat::OnnxWithWeights,
         JobForm::Compiled => ModelFormat::OnnxRuntimeCompiled,
     };
-    let sets = [
-        InstructionSet::Any,
-        InstructionSet::X86Avx2,
-        InstructionSet::X86Avx512,
-    ];
-    let mut sets = sets.into_iter();
+    let mut sets = InstructionSet::ALL.into_iter();
     let set = sets.find(|set| set.as_str() == done.instruction_set);
     let part = |name: &&str| {
         let path = folder.join(name);

@@ -271,21 +271,11 @@ impl Description {
 
 impl FormDescription {
     fn kind(&self) -> Result<(ModelFormat, InstructionSet), String> {
-        const FORMATS: [ModelFormat; 3] = [
-            ModelFormat::Onnx,
-            ModelFormat::OnnxWithWeights,
-            ModelFormat::OnnxRuntimeCompiled,
-        ];
-        const SETS: [InstructionSet; 3] = [
-            InstructionSet::Any,
-            InstructionSet::X86Avx2,
-            InstructionSet::X86Avx512,
-        ];
-        let format = FORMATS.into_iter().find(|it| it.as_str() == self.format);
+        let mut formats = ModelFormat::ALL.into_iter();
+        let format = formats.find(|it| it.as_str() == self.format);
         let format = format.ok_or_else(|| format!("'{}' is no format", self.format))?;
-        let set = SETS
-            .into_iter()
-            .find(|it| it.as_str() == self.instruction_set);
+        let mut sets = InstructionSet::ALL.into_iter();
+        let set = sets.find(|it| it.as_str() == self.instruction_set);
         let set = set.ok_or_else(|| format!("'{}' is no instruction set", self.instruction_set))?;
         Ok((format, set))
     }

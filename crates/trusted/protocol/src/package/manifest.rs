@@ -36,6 +36,9 @@ pub enum ModelFormat {
 }
 
 impl ModelFormat {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::Onnx, Self::OnnxWithWeights, Self::OnnxRuntimeCompiled];
+
     /// How many parts a form of this format has.
     #[must_use]
     pub fn parts(self) -> usize {
@@ -73,6 +76,9 @@ pub enum InstructionSet {
 }
 
 impl InstructionSet {
+    /// All of them.
+    pub const ALL: [Self; 3] = [Self::Any, Self::X86Avx2, Self::X86Avx512];
+
     /// Its name.
     #[must_use]
     pub fn as_str(self) -> &'static str {
