@@ -172,20 +172,13 @@ impl Description {
         if read.format != FORMAT {
             return Err(wrong(format!("its format is not {FORMAT}")));
         }
-        if read.forms.is_empty() || read.forms.len() > MAX_FORMS {
-            return Err(wrong(format!("a model has 1 to {MAX_FORMS} forms")));
-        }
         read.specs().map_err(wrong)?;
-        for form in &read.forms {
-            let (format, _) = form.kind().map_err(wrong)?;
-            if form.parts.len() != format.parts() {
-                return Err(wrong(format!(
-                    "the form {} has {} parts",
-                    form.format,
-                    format.parts()
-                )));
-            }
-        }
+        let formats = read
+            .forms
+            .iter()
+            .map(|form| Ok((form.kind()?.0, form.parts.len())));
+        let formats: Vec<_> = formats.collect::<Result<_, _>>().map_err(wrong)?;
+        check_forms(formats.into_iter()).map_err(wrong)?;
         Ok(read)
     }
 
@@ -218,12 +211,19 @@ impl Description {
     /// Writes a folder with these forms, all of it or nothing. The description gets what it says of them.
     ///
     /// # Errors
-    /// [`FolderError`]; nothing is left then.
+    /// [`FolderError`], also for what [`Description::read`] would refuse. Nothing is left then, unless it cannot be removed either.
     pub fn write(mut self, folder: &Path, forms: &[CompiledForm]) -> Result<Self, FolderError> {
         let io = |path: &Path| {
             let path = path.to_owned();
             move |source| FolderError::Io { path, source }
         };
+        check_forms(forms.iter().map(|form| (form.format, form.parts.len()))).map_err(|why| {
+            FolderError::Description {
+                path: folder.join(DESCRIPTION),
+                why,
+            }
+        })?;
+        self.forms.clear();
         if folder.exists() {
             return Err(FolderError::Exists(folder.to_owned()));
         }
@@ -258,13 +258,17 @@ impl Description {
         })?;
         text.push(b'\n');
         write_synced(&path, &text).map_err(io(&path))?;
+        // Before anything is moved: whoever may not open it cannot make the move last either.
+        let holds = File::open(parent).map_err(io(parent))?;
         // A folder that somebody made meanwhile is not replaced unless it is empty.
         std::fs::rename(working.path(), folder).map_err(io(folder))?;
         // It is not where it would be removed any more.
         let _moved = working.keep();
-        File::open(parent)
-            .and_then(|it| it.sync_all())
-            .map_err(io(parent))?;
+        if let Err(error) = holds.sync_all() {
+            // What may be gone after a crash is not kept as if it were written.
+            let _ = std::fs::remove_dir_all(folder);
+            return Err(io(parent)(error));
+        }
         Ok(self)
     }
 }
@@ -278,6 +282,22 @@ impl FormDescription {
         let set = sets.find(|it| it.as_str() == self.instruction_set);
         let set = set.ok_or_else(|| format!("'{}' is no instruction set", self.instruction_set))?;
         Ok((format, set))
+    }
+}
+
+/// Refuses forms that no folder has: too many of them or none, or one with other parts than its format's.
+fn check_forms(
+    mut forms: impl ExactSizeIterator<Item = (ModelFormat, usize)>,
+) -> Result<(), String> {
+    if !(1..=MAX_FORMS).contains(&forms.len()) {
+        return Err(format!("a model has 1 to {MAX_FORMS} forms"));
+    }
+    match forms.find(|(format, parts)| *parts != format.parts()) {
+        Some((format, _)) => {
+            let (name, parts) = (format.as_str(), format.parts());
+            Err(format!("the form {name} has {parts} parts"))
+        }
+        None => Ok(()),
     }
 }
 

@@ -14,6 +14,7 @@ use std::path::Path;
 use sesemi_compile::{
     CompiledForm, DESCRIPTION, Description, FileDigest, FolderError, specs, split_weights, whole,
 };
+use sesemi_protocol::limits::MAX_FORMS;
 
 const MODEL: &[u8] = include_bytes!("../../../../models/breast-cancer/breast-cancer.onnx");
 
@@ -25,9 +26,13 @@ fn forms() -> Vec<CompiledForm> {
 }
 
 fn write(folder: &Path) -> Result<Description, FolderError> {
+    write_forms(folder, &forms())
+}
+
+fn write_forms(folder: &Path, forms: &[CompiledForm]) -> Result<Description, FolderError> {
     let (inputs, outputs) = specs(MODEL).unwrap();
     let source = FileDigest::of("breast-cancer.onnx".into(), MODEL);
-    Description::new(source, (&inputs, &outputs), vec![]).write(folder, &forms())
+    Description::new(source, (&inputs, &outputs), vec![]).write(folder, forms)
 }
 
 #[test]
@@ -56,6 +61,27 @@ fn a_folder_that_is_there_is_not_replaced() {
     let folder = place.path().join("model");
     write(&folder).unwrap();
     assert!(matches!(write(&folder), Err(FolderError::Exists(_))));
+}
+
+#[test]
+fn what_would_not_be_read_is_not_written() {
+    let place = tempfile::tempdir().unwrap();
+    let folder = place.path().join("model");
+    let mut short = forms();
+    short[0].parts.pop();
+    let mut long = forms();
+    long[1].parts.push(vec![]);
+    for forms in [vec![], vec![whole(MODEL); MAX_FORMS + 1], short, long] {
+        let written = write_forms(&folder, &forms);
+        assert!(matches!(written, Err(FolderError::Description { .. })));
+        assert_eq!(fs::read_dir(place.path()).unwrap().count(), 0);
+    }
+    let most = write_forms(&folder, &vec![whole(MODEL); MAX_FORMS]).unwrap();
+    assert_eq!(Description::read(&folder).unwrap(), most);
+    // What was read and is written again has its forms once.
+    let again = place.path().join("again");
+    let written = most.clone().write(&again, &vec![whole(MODEL); MAX_FORMS]);
+    assert_eq!(written.unwrap(), most);
 }
 
 #[test]
