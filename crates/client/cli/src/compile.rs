@@ -36,6 +36,13 @@ struct Made {
     report: EngineReport,
 }
 
+/// A step that made a form, which lies in its folder.
+struct Tried {
+    done: Done,
+    prepack: bool,
+    folder: PathBuf,
+}
+
 /// What all steps have in common.
 struct Steps<'a> {
     args: &'a CompileArgs,
@@ -196,42 +203,47 @@ impl<'a> Steps<'a> {
             Some(_) => "onnxruntime",
             None => "rten",
         };
-        let mut best: Option<(Done, bool)> = None;
         let name = format!("{engine}-{form:?}");
-        let folder = self.working.path().join(&name);
-        std::fs::create_dir(&folder).map_err(file(&folder))?;
-        for prepack in self.args.prepack.choices() {
+        let mut best: Option<Tried> = None;
+        for prepack in self.args.prepack.choices().iter().copied() {
             self.bar.set_message(name.clone());
-            let said = self.step(form, onnxruntime, *prepack, &folder).await?;
+            // Each has a folder of its own: one that fails halfway leaves nothing in that of the other.
+            let folder = self.working.path().join(format!("{name}-{prepack}"));
+            std::fs::create_dir(&folder).map_err(file(&folder))?;
+            let said = self.step(form, onnxruntime, prepack, &folder).await?;
             self.bar.inc(1);
-            match (said, &best) {
-                (Ok(done), None) => best = Some((done, *prepack)),
-                (Ok(done), Some((other, _))) if done.run_ms <= WORTH_IT * other.run_ms => {
-                    best = Some((done, *prepack));
+            let done = match (said, &best) {
+                (Ok(done), _) => done,
+                // What runs without is not given up because laying out its weights fails, or computes something else.
+                (Err(refused), Some(_)) => {
+                    self.note(&format!(
+                        "{engine}: weights are not laid out once more, for with that the form fails: {}",
+                        refused.why
+                    ));
+                    continue;
                 }
-                (Ok(_), Some(_)) => {}
-                (Err(refused), _) if refused.differs => {
+                (Err(refused), None) if refused.differs => {
                     return Err(CliError::Input(format!(
                         "{engine}: {}; give samples that are like real inputs (--shape, --range), a greater --tolerance, or \
                          leave the engine out (--engine)",
                         refused.why
                     )));
                 }
-                (Err(refused), _) => {
-                    return Ok(Err(EngineReport {
-                        engine: engine.into(),
-                        form: None,
-                        refused: Some(refused.why),
-                        difference: None,
-                        load_ms: None,
-                        run_ms: None,
-                        memory_bytes: None,
-                    }));
-                }
+                (Err(refused), None) => return Ok(Err(refused_by(engine, refused.why))),
+            };
+            let tried = Tried {
+                done,
+                prepack,
+                folder,
+            };
+            let is_better = |it: &Tried| tried.done.run_ms <= WORTH_IT * it.done.run_ms;
+            if best.as_ref().is_none_or(is_better) {
+                best = Some(tried);
             }
         }
-        let (done, prepack) = best.ok_or_else(|| CliError::Input("nothing was tried".into()))?;
-        let form = read_form(form, &folder, &done, prepack)?;
+        let best = best.ok_or_else(|| CliError::Input("nothing was tried".into()))?;
+        let form = read_form(form, &best)?;
+        let done = best.done;
         let report = EngineReport {
             engine: engine.into(),
             form: Some(form.format.as_str().into()),
@@ -291,12 +303,21 @@ impl<'a> Steps<'a> {
     }
 }
 
-fn read_form(
-    made: JobForm,
-    folder: &Path,
-    done: &Done,
-    prepack: bool,
-) -> Result<CompiledForm, CliError> {
+/// What is said of an engine that does not run a form.
+fn refused_by(engine: &str, why: String) -> EngineReport {
+    EngineReport {
+        engine: engine.into(),
+        form: None,
+        refused: Some(why),
+        difference: None,
+        load_ms: None,
+        run_ms: None,
+        memory_bytes: None,
+    }
+}
+
+fn read_form(made: JobForm, tried: &Tried) -> Result<CompiledForm, CliError> {
+    let done = &tried.done;
     let format = match made {
         JobForm::Whole => ModelFormat::Onnx,
         JobForm::Portable => ModelFormat::OnnxWithWeights,
@@ -305,7 +326,7 @@ fn read_form(
     let mut sets = InstructionSet::ALL.into_iter();
     let set = sets.find(|set| set.as_str() == done.instruction_set);
     let part = |name: &&str| {
-        let path = folder.join(name);
+        let path = tried.folder.join(name);
         std::fs::read(&path).map_err(file(path))
     };
     Ok(CompiledForm {
@@ -320,7 +341,7 @@ fn read_form(
             loaded: done.loaded_bytes,
             run: done.run_bytes,
         },
-        prepack,
+        prepack: tried.prepack,
     })
 }
 
