@@ -167,6 +167,12 @@ impl<'a> Steps<'a> {
         for reason in &refused {
             self.note(&format!("without {reason}"));
         }
+        if forms
+            .iter()
+            .all(|form| form.format != ModelFormat::OnnxWithWeights)
+        {
+            self.note("no engine runs the portable form here: there is none for processors unlike this one");
+        }
         self.within_budget(&forms)?;
         Ok((forms, reports))
     }
@@ -319,7 +325,6 @@ fn refused_by(engine: &str, why: String) -> EngineReport {
 fn read_form(made: JobForm, tried: &Tried) -> Result<CompiledForm, CliError> {
     let done = &tried.done;
     let format = match made {
-        JobForm::Whole => ModelFormat::Onnx,
         JobForm::Portable => ModelFormat::OnnxWithWeights,
         JobForm::Compiled => ModelFormat::OnnxRuntimeCompiled,
     };

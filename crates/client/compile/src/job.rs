@@ -37,8 +37,6 @@ pub struct Job {
 /// A form that a job makes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub enum JobForm {
-    /// The file as it is.
-    Whole,
     /// Weights as a part of their own, for any processor and engine.
     Portable,
     /// Optimised by ONNX Runtime for this processor.

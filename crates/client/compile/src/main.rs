@@ -10,7 +10,6 @@ use std::time::{Duration, Instant};
 use sesemi_compile::{
     Checked, CompileError, CompiledForm, Done, Job, JobForm, Refused, Said, Tolerance,
     check_against, compile_for_onnxruntime, part_names, sample_inputs_of, specs, split_weights,
-    whole,
 };
 use sesemi_onnxruntime::{Library, OnnxRuntime};
 use sesemi_protocol::causes::in_one_line;
@@ -62,7 +61,6 @@ fn job() -> Said {
         _ => engine,
     };
     let mut form = match (job.form, &onnxruntime) {
-        (JobForm::Whole, _) => whole(&onnx),
         (JobForm::Portable, _) => split_weights(&onnx).map_err(in_one_line)?,
         (JobForm::Compiled, Some(engine)) => {
             compile_for_onnxruntime(engine, &onnx, job.prepack).map_err(in_one_line)?

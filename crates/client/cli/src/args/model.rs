@@ -11,8 +11,8 @@ use super::{CompileArgs, IsolationArgs, Who};
 pub enum ModelCommand {
     /// Make the forms of an ONNX model that engines load fast, check them against the original, and measure what they need.
     ///
-    /// ONNX Runtime's form is made for processors like this one; the portable form is always there for others. Nothing is sent
-    /// anywhere. `sesemi model push` takes the folder.
+    /// ONNX Runtime's form is made for processors like this one; the portable form is for all others, and is there if one of the
+    /// engines runs it here, else a note says that it is not. Nothing is sent anywhere. `sesemi model push` takes the folder.
     #[command(after_help = "Examples:\n  \
         sesemi model compile resnet101.onnx --out resnet101 --budget-mib 512\n  \
         sesemi model compile det.onnx --out det --shape x=1x3x320x320 --tolerance 0.01\n  \
