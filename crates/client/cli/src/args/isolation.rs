@@ -7,11 +7,12 @@ use sesemi::{IsolationChange, IsolationLevel};
 #[derive(Debug, Clone, Copy, Default, Args)]
 pub struct IsolationArgs {
     /// What requests may share an enclave with: owner and user both may ask, and the stricter wins [default: shared; a request
-    /// key keeps what it has].
+    /// key keeps what it has, and the first one of a model has that of your key for all models, if there is one].
     #[arg(long, value_name = "LEVEL", help_heading = "Isolation")]
     pub isolation: Option<LevelArg>,
     /// Release responses only at multiples of this time after the request came, so that their timing says less of the work: 0
-    /// (none) to 60000 ms. The greater of the owner's and the user's wins [default: 0; a request key keeps what it has].
+    /// (none) to 60000 ms. The greater of the owner's and the user's wins [default: 0; for request keys as with
+    /// `--isolation`].
     #[arg(
         long,
         value_name = "MS",

@@ -35,7 +35,8 @@ pub enum KeyCommand {
         /// Number of the key [default: that of your newest of this scope, or 1]. Needed after every key of a scope has ended.
         #[arg(long, value_name = "NUMBER")]
         epoch: Option<u32>,
-        /// How far requests that this key seals are kept apart [default: as with the newest key of this scope, or shared].
+        /// How far requests that this key seals are kept apart [default: as before with this key; else as with the newest that has
+        /// not ended of this scope, or else of all models; or shared].
         #[command(flatten)]
         isolation: IsolationArgs,
         /// Who deposits, and where.
