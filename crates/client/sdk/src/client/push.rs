@@ -56,22 +56,19 @@ impl Client {
         };
         let registered = match self.submit(action, Some(key)).await {
             Err(Error::Refused(refusal)) if refusal.code == RefusalCode::AlreadyExists => {
-                let missing = matches!(
-                    store.head(&place).await,
-                    Err(object_store::Error::NotFound { .. })
-                );
-                if missing {
-                    let registered = self.registered(&model, refusal).await;
-                    registered.and_then(|with| must_be(&model, with, (digest, isolation)))
-                } else {
-                    Err(Error::Refused(refusal))
+                match is_there(store, &place).await {
+                    Ok(true) => Err(Error::Refused(refusal)),
+                    Ok(false) => {
+                        let registered = self.registered(&model, refusal).await;
+                        registered.and_then(|with| must_be(&model, with, (digest, isolation)))
+                    }
+                    Err(error) => Err(error),
                 }
             }
             other => other.map(drop),
         };
         if let Err(error) = registered {
-            store.delete(&staged).await?;
-            return Err(error);
+            return Err(given_up(store, &staged, error).await);
         }
         store.rename(&staged, &place).await?;
         Ok(model)
@@ -97,6 +94,22 @@ impl Client {
         }
         registered.ok_or(Error::Refused(refusal))
     }
+}
+
+/// Whether an object is there. A store that does not say so has not said that it is.
+async fn is_there(store: &Arc<dyn ObjectStore>, place: &ObjectPath) -> Result<bool, Error> {
+    match store.head(place).await {
+        Ok(_) => Ok(true),
+        Err(object_store::Error::NotFound { .. }) => Ok(false),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Removes what was staged and gives the error again, also where that fails too: what stays is ciphertext under a name of its own,
+/// and why the push failed is what its caller must know.
+async fn given_up(store: &Arc<dyn ObjectStore>, staged: &ObjectPath, error: Error) -> Error {
+    let _ = store.delete(staged).await;
+    error
 }
 
 /// The digest of a version's manifest, and its isolation.
@@ -140,11 +153,46 @@ fn change(item: &AuditItem, model: &ModelRef) -> Option<Option<Registered>> {
 
 #[cfg(test)]
 mod tests {
+    use object_store::local::LocalFileSystem;
     use sesemi_protocol::audit::{Entry, Record};
     use sesemi_protocol::command::Command;
     use sesemi_protocol::{IsolationLevel, SecretKey, ServiceId, SigningIdentity, cbor};
 
     use super::*;
+
+    fn folder() -> (tempfile::TempDir, Arc<dyn ObjectStore>) {
+        let folder = tempfile::tempdir().unwrap();
+        let store = LocalFileSystem::new_with_prefix(folder.path()).unwrap();
+        (folder, Arc::new(store))
+    }
+
+    #[tokio::test]
+    async fn a_store_that_fails_is_not_taken_for_one_that_has_the_package() {
+        let (folder, store) = folder();
+        let place = ObjectPath::from("owner/m/1");
+        assert!(!is_there(&store, &place).await.unwrap());
+        store.put(&place, "package".into()).await.unwrap();
+        assert!(is_there(&store, &place).await.unwrap());
+        // A file where a folder should be: neither there nor missing.
+        let below = ObjectPath::from("file/m/1");
+        std::fs::write(folder.path().join("file"), b"").unwrap();
+        let failed = is_there(&store, &below).await;
+        assert!(matches!(failed, Err(Error::Store(_))), "{failed:?}");
+    }
+
+    #[tokio::test]
+    async fn a_push_that_failed_says_why_also_where_nothing_can_be_removed() {
+        let (folder, store) = folder();
+        let refused = || Error::Refused(Refusal::from(RefusalCode::NotPermitted));
+        let staged = ObjectPath::from("owner/m/1.staged");
+        store.put(&staged, "package".into()).await.unwrap();
+        // The second time there is nothing to remove, which the store says.
+        for _ in 0..2 {
+            let error = given_up(&store, &staged, refused()).await;
+            assert_eq!(error.refusal(), Some(RefusalCode::NotPermitted.as_str()));
+            assert!(!folder.path().join("owner/m/1.staged").exists());
+        }
+    }
 
     fn identity(seed: u8) -> SigningIdentity {
         SigningIdentity::from_seed(SecretKey::from_bytes([seed; 32])).unwrap()
