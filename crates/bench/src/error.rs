@@ -77,7 +77,7 @@ pub(crate) enum BenchError {
     #[error(transparent)]
     Library(#[from] sesemi_onnxruntime::LibraryError),
     #[error(transparent)]
-    Engines(#[from] sesemi_engines::EngineError),
+    Engines(#[from] sesemi_engines::InstallError),
     #[error("a package cannot be sealed or opened")]
     Package(#[from] sesemi_protocol::package::PackageError),
     #[error("the folder of models cannot be used")]

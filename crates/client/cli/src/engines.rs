@@ -68,7 +68,7 @@ fn list(from: Option<PathBuf>, json: bool) -> Result<(), CliError> {
     let (state, library) = match ONNXRUNTIME.installed(&folder) {
         Ok(Some(path)) => ("installed", Some(path)),
         Ok(None) => ("not installed", None),
-        Err(sesemi_engines::EngineError::Digest { path, .. }) => {
+        Err(sesemi_engines::InstallError::Digest { path, .. }) => {
             ("not the pinned library", Some(path))
         }
         Err(error) => return Err(error.into()),

@@ -47,7 +47,7 @@ pub enum CliError {
     Measure(#[from] MeasureError),
     /// An engine's library cannot be had.
     #[error(transparent)]
-    Engine(#[from] sesemi_engines::EngineError),
+    Engine(#[from] sesemi_engines::InstallError),
     /// A compiled model's folder cannot be read or written.
     #[error(transparent)]
     Folder(#[from] sesemi_compile::FolderError),

@@ -10,7 +10,7 @@ use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use crate::release::{Build, LIBRARY};
-use crate::{EngineError, Release, io_error};
+use crate::{InstallError, Release, io_error};
 
 const PYTHON: &str = "python3";
 /// What is to be fetched.
@@ -37,7 +37,7 @@ pub(crate) fn fetch(
     release: &Release,
     working: &Path,
     folder: &Path,
-) -> Result<PathBuf, EngineError> {
+) -> Result<PathBuf, InstallError> {
     let build = release.build()?;
     let package = format!("{}=={}", release.engine, release.version);
     let requirements = working.join(REQUIREMENTS);
@@ -47,9 +47,9 @@ pub(crate) fn fetch(
         let package = package.clone();
         // pip ends in the same way whatever went wrong.
         if said.to_lowercase().contains(OTHER_HASH) {
-            return EngineError::Package { package, said };
+            return InstallError::Package { package, said };
         }
-        EngineError::Fetch { package, said }
+        InstallError::Fetch { package, said }
     };
     let mut pip = Command::new(PYTHON);
     // Python looks for modules in the current folder before anywhere else, so that is one with nothing in it. (Isolated mode would do
@@ -87,7 +87,7 @@ fn python_of(build: &Build) -> [&'static str; 8] {
     ]
 }
 
-fn wheel_in(folder: &Path) -> Result<Option<PathBuf>, EngineError> {
+fn wheel_in(folder: &Path) -> Result<Option<PathBuf>, InstallError> {
     let failed = io_error(folder);
     for entry in fs::read_dir(folder).map_err(&failed)? {
         let path = entry.map_err(&failed)?.path();
@@ -99,8 +99,8 @@ fn wheel_in(folder: &Path) -> Result<Option<PathBuf>, EngineError> {
 }
 
 /// Runs a program to its end; what it said if that was not a good one.
-fn finish(command: &mut Command, folder: &Path) -> Result<Result<(), String>, EngineError> {
-    let failed = |source| EngineError::Client {
+fn finish(command: &mut Command, folder: &Path) -> Result<Result<(), String>, InstallError> {
+    let failed = |source| InstallError::Client {
         program: PYTHON,
         folder: folder.to_owned(),
         source,
@@ -113,7 +113,7 @@ fn finish(command: &mut Command, folder: &Path) -> Result<Result<(), String>, En
         .spawn()
         .map_err(failed)?;
     let Some(good) = wait(&mut child).map_err(failed)? else {
-        return Err(EngineError::Slow(DEADLINE.as_secs()));
+        return Err(InstallError::Slow(DEADLINE.as_secs()));
     };
     if good {
         return Ok(Ok(()));

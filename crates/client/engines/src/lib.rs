@@ -19,7 +19,7 @@ pub use release::{LIBRARY, ONNXRUNTIME, Release};
 
 /// Why a library cannot be had.
 #[derive(Debug, thiserror::Error)]
-pub enum EngineError {
+pub enum InstallError {
     /// There is none for this kind of machine.
     #[error("there is no pinned build of {engine} for {machine}; the engine rten needs none")]
     Machine {
@@ -82,7 +82,7 @@ pub enum EngineError {
     NoFolder,
 }
 
-impl EngineError {
+impl InstallError {
     /// Whether the library cannot be had here: no build for this machine, no Python with pip, no index, no network. Anything else,
     /// another package or library above all, is a fault.
     #[must_use]
@@ -111,13 +111,13 @@ impl EngineError {
 /// Where libraries are put unless told otherwise: `$XDG_DATA_HOME/sesemi/engines`.
 ///
 /// # Errors
-/// [`EngineError::NoFolder`].
-pub fn default_folder() -> Result<PathBuf, EngineError> {
+/// [`InstallError::NoFolder`].
+pub fn default_folder() -> Result<PathBuf, InstallError> {
     let variable = |name| std::env::var_os(name).filter(|it| !it.is_empty());
     let data = variable("XDG_DATA_HOME").map(PathBuf::from);
     let home = || Some(PathBuf::from(variable("HOME")?).join(".local/share"));
     let data = data.filter(|it| it.is_absolute()).or_else(home);
-    Ok(data.ok_or(EngineError::NoFolder)?.join("sesemi/engines"))
+    Ok(data.ok_or(InstallError::NoFolder)?.join("sesemi/engines"))
 }
 
 impl Release {
@@ -131,12 +131,12 @@ impl Release {
     /// The library, if it is installed; its digest is compared.
     ///
     /// # Errors
-    /// [`EngineError::Digest`] if another one lies there, [`EngineError::Io`], [`EngineError::Machine`].
-    pub fn installed(&self, folder: &Path) -> Result<Option<PathBuf>, EngineError> {
+    /// [`InstallError::Digest`] if another one lies there, [`InstallError::Io`], [`InstallError::Machine`].
+    pub fn installed(&self, folder: &Path) -> Result<Option<PathBuf>, InstallError> {
         let path = self.path(folder);
         match self.verify(&path) {
             Ok(()) => Ok(Some(path)),
-            Err(EngineError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
+            Err(InstallError::Io { source, .. }) if source.kind() == io::ErrorKind::NotFound => {
                 Ok(None)
             }
             Err(error) => Err(error),
@@ -146,8 +146,8 @@ impl Release {
     /// Fetches the library and puts it into its place, unless it is there. Others may do the same at the same time.
     ///
     /// # Errors
-    /// [`EngineError`]; nothing is left then.
-    pub fn install(&self, folder: &Path) -> Result<PathBuf, EngineError> {
+    /// [`InstallError`]; nothing is left then.
+    pub fn install(&self, folder: &Path) -> Result<PathBuf, InstallError> {
         if let Ok(Some(path)) = self.installed(folder) {
             return Ok(path);
         }
@@ -166,14 +166,14 @@ impl Release {
     /// Compares a file with the pinned digest.
     ///
     /// # Errors
-    /// [`EngineError::Digest`], [`EngineError::Io`], [`EngineError::Machine`].
-    pub fn verify(&self, path: &Path) -> Result<(), EngineError> {
+    /// [`InstallError::Digest`], [`InstallError::Io`], [`InstallError::Machine`].
+    pub fn verify(&self, path: &Path) -> Result<(), InstallError> {
         let build = self.build()?;
         let found = sha256(path).map_err(io_error(path))?;
         if found == build.library_sha256 {
             return Ok(());
         }
-        Err(EngineError::Digest {
+        Err(InstallError::Digest {
             path: path.to_owned(),
             found,
             expected: build.library_sha256,
@@ -181,8 +181,8 @@ impl Release {
     }
 }
 
-fn io_error(path: &Path) -> impl Fn(io::Error) -> EngineError {
-    move |source| EngineError::Io {
+fn io_error(path: &Path) -> impl Fn(io::Error) -> InstallError {
+    move |source| InstallError::Io {
         path: path.to_owned(),
         source,
     }

@@ -1,6 +1,6 @@
 //! What is pinned.
 
-use crate::EngineError;
+use crate::InstallError;
 
 /// The name of the library's file, which is part of an enclave's measurement.
 pub const LIBRARY: &str = "libonnxruntime.so";
@@ -54,12 +54,12 @@ pub const ONNXRUNTIME: Release = Release {
 
 impl Release {
     /// The build for this machine.
-    pub(crate) fn build(&self) -> Result<&'static Build, EngineError> {
+    pub(crate) fn build(&self) -> Result<&'static Build, InstallError> {
         let (system, architecture) = (std::env::consts::OS, std::env::consts::ARCH);
         let mut builds = self.builds.iter();
         builds
             .find(|build| system == "linux" && build.architecture == architecture)
-            .ok_or_else(|| EngineError::Machine {
+            .ok_or_else(|| InstallError::Machine {
                 engine: self.engine,
                 machine: format!("{system} on {architecture}"),
             })

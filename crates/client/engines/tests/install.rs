@@ -5,7 +5,7 @@
 use std::fs;
 use std::process::Command;
 
-use sesemi_engines::{EngineError, LIBRARY, ONNXRUNTIME};
+use sesemi_engines::{InstallError, LIBRARY, ONNXRUNTIME};
 
 #[test]
 fn a_library_of_another_digest_is_refused_where_it_would_be_used() {
@@ -15,7 +15,7 @@ fn a_library_of_another_digest_is_refused_where_it_would_be_used() {
     fs::create_dir_all(path.parent().unwrap()).unwrap();
     fs::write(&path, b"something else").unwrap();
     let refused = ONNXRUNTIME.installed(folder.path()).unwrap_err();
-    assert!(matches!(refused, EngineError::Digest { .. }), "{refused}");
+    assert!(matches!(refused, InstallError::Digest { .. }), "{refused}");
 }
 
 #[test]
@@ -47,7 +47,7 @@ fn no_code_of_the_current_folder_runs_and_a_folder_may_be_relative() {
     if std::env::var_os(INNER).is_some() {
         match ONNXRUNTIME.install("engines".as_ref()) {
             // The client found what it was to fetch, and nobody to ask.
-            Err(error @ EngineError::Fetch { .. }) if error.cannot_be_had() => {
+            Err(error @ InstallError::Fetch { .. }) if error.cannot_be_had() => {
                 println!("{error}");
                 return;
             }
@@ -80,15 +80,15 @@ fn no_code_of_the_current_folder_runs_and_a_folder_may_be_relative() {
 #[test]
 fn another_package_or_library_is_a_fault_and_a_missing_index_is_not() {
     let package = || "onnxruntime==1.32.0".to_owned();
-    let fetch = |said: &str| EngineError::Fetch {
+    let fetch = |said: &str| InstallError::Fetch {
         package: package(),
         said: said.to_owned(),
     };
-    let other = EngineError::Package {
+    let other = InstallError::Package {
         package: package(),
         said: "THESE PACKAGES DO NOT MATCH THE HASHES FROM THE REQUIREMENTS FILE".to_owned(),
     };
-    let digest = EngineError::Digest {
+    let digest = InstallError::Digest {
         path: LIBRARY.into(),
         found: "00".to_owned(),
         expected: "11",
