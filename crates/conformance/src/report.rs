@@ -4,6 +4,8 @@ use std::fmt;
 use std::path::Path;
 
 use serde::Serialize;
+use sesemi::in_one_line;
+use sesemi_engines::InstallError;
 
 use crate::Outcome;
 use crate::models::RealModel;
@@ -51,11 +53,18 @@ impl Row {
         }
     }
 
-    pub(crate) fn skipped(model: &RealModel, why: String) -> Self {
+    /// Of a model that did not come, or for which there is no ONNX Runtime. Only where that cannot be had at all is it skipped: another
+    /// package than the pinned one, or a full disk, is a failure.
+    pub(crate) fn not_had(model: &RealModel, error: &InstallError) -> Self {
+        let state = if error.cannot_be_had() {
+            State::Skipped
+        } else {
+            State::Failed
+        };
         Self {
             engine: None,
-            reason: Some(why),
-            ..Self::new(model, "", State::Skipped)
+            reason: Some(in_one_line(error)),
+            ..Self::new(model, "", state)
         }
     }
 
@@ -78,9 +87,18 @@ impl Report {
         self.rows.push(row);
     }
 
-    /// Whether nothing failed. What was skipped did not.
-    pub(crate) fn is_good(&self) -> bool {
-        self.rows.iter().all(|row| row.state != State::Failed)
+    /// Fails if anything failed, and if nothing was compared, which shows nothing, unless skips are allowed.
+    pub(crate) fn verdict(&self, allow_skips: bool) -> Outcome<()> {
+        let count = |state| self.rows.iter().filter(|row| row.state == state).count();
+        match (count(State::Failed), count(State::Agrees)) {
+            (0, 0) if !allow_skips => Err(
+                "no answer of any model was compared with plain ONNX Runtime's, for the reasons above; --allow-skips takes that for a \
+                 success"
+                    .to_owned(),
+            ),
+            (0, _) => Ok(()),
+            (failed, _) => Err(format!("{failed} of {} rows failed", self.rows.len())),
+        }
     }
 
     pub(crate) fn write(&self, file: &Path) -> Outcome<()> {
@@ -115,5 +133,57 @@ impl fmt::Display for Report {
             }
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, clippy::indexing_slicing)]
+
+    use super::{InstallError, Report, Row, State};
+    use crate::models::MODELS;
+
+    fn report(rows: Vec<Row>) -> Report {
+        Report { rows }
+    }
+
+    fn row(state: State) -> Row {
+        Row::new(&MODELS[0], "rten", state)
+    }
+
+    #[test]
+    fn a_run_that_compared_nothing_is_no_success_unless_that_is_allowed() {
+        let nothing = [
+            vec![],
+            vec![row(State::Skipped)],
+            vec![row(State::Refused), row(State::Skipped)],
+        ];
+        for rows in nothing {
+            let report = report(rows);
+            let why = report.verdict(false).unwrap_err();
+            assert!(why.contains("--allow-skips"), "{why}");
+            report.verdict(true).unwrap();
+        }
+        let some = report(vec![row(State::Agrees), row(State::Skipped)]);
+        some.verdict(false).unwrap();
+        let failed = report(vec![row(State::Agrees), row(State::Failed)]);
+        assert_eq!(failed.verdict(true).unwrap_err(), "1 of 2 rows failed");
+    }
+
+    #[test]
+    fn only_what_cannot_be_had_is_skipped() {
+        let state = |error: &InstallError| Row::not_had(&MODELS[0], error).state;
+        assert_eq!(state(&InstallError::Slow(600)), State::Skipped);
+        let other = InstallError::Package {
+            package: MODELS[0].package.to_owned(),
+            said: "DO NOT MATCH THE HASHES".to_owned(),
+        };
+        let full = InstallError::Io {
+            path: "cache".into(),
+            source: std::io::ErrorKind::StorageFull.into(),
+        };
+        for fault in [other, full] {
+            assert_eq!(state(&fault), State::Failed, "{fault}");
+        }
     }
 }

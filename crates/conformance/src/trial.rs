@@ -6,8 +6,8 @@ use std::sync::Arc;
 
 use object_store::local::LocalFileSystem;
 use sesemi::{
-    Client, CodeIdentityDigest, FormContent, Grant, Identity, Isolation, KeyScope, Manifest,
-    ModelRef, ObjectStore, Tensor, in_one_line,
+    Client, CodeIdentityDigest, Error, FormContent, Grant, Identity, Isolation, KeyScope, Manifest,
+    ModelRef, ObjectStore, RefusalCode, Tensor, in_one_line,
 };
 use sesemi_cli::demo::trust;
 use sesemi_cli::manifest::pushed;
@@ -207,6 +207,10 @@ impl Party {
         if let Some(at_compile) = &report.refused {
             return match answers {
                 Ok(_) => Err(format!("refused at compile ({at_compile}), and served")),
+                Err(error) if !is_no_load(&error) => Err(format!(
+                    "refused at compile ({at_compile}), and then not for that: {}",
+                    in_one_line(&error)
+                )),
                 Err(at_load) => Ok(Row {
                     reason: Some(format!("at compile: {at_compile}; at load: {at_load}")),
                     ..Row::new(model, engine, State::Refused)
@@ -218,7 +222,8 @@ impl Party {
             relative: model.tolerance,
         };
         let mut largest = 0f64;
-        for (expected, answer) in prepared.expected.iter().zip(&answers?) {
+        let answers = answers.map_err(in_one_line)?;
+        for (expected, answer) in prepared.expected.iter().zip(&answers) {
             let difference = compare(expected, answer, tolerance).map_err(in_one_line)?;
             largest = largest.max(difference);
         }
@@ -254,15 +259,24 @@ impl Party {
         Ok(pushed)
     }
 
-    async fn ask(&self, model: &ModelRef, samples: &[Vec<Tensor>]) -> Outcome<Vec<Vec<Tensor>>> {
+    async fn ask(
+        &self,
+        model: &ModelRef,
+        samples: &[Vec<Tensor>],
+    ) -> Result<Vec<Vec<Tensor>>, Error> {
         let mut answers = Vec::with_capacity(samples.len());
         for inputs in samples {
             let gateway = &self.stack.facts.gateway;
             let inference = self.user.infer(gateway, model.clone(), inputs).await;
-            answers.push(inference.map_err(in_one_line)?.outputs);
+            answers.push(inference?.outputs);
         }
         Ok(answers)
     }
+}
+
+/// Whether SeMIRT refused because the model does not load. That it was busy, or late, or not there says nothing of the model.
+fn is_no_load(error: &Error) -> bool {
+    error.refusal() == Some(RefusalCode::ModelUnavailable.as_str())
 }
 
 async fn join(facts: &Facts) -> Outcome<Client> {
@@ -271,4 +285,33 @@ async fn join(facts: &Facts) -> Outcome<Client> {
     let trust = trust(facts).map_err(in_one_line)?;
     let joined = Client::connect(identity, address, trust).await;
     joined.map_err(in_one_line)
+}
+
+#[cfg(test)]
+mod tests {
+    use sesemi::Error;
+    use sesemi_protocol::{Refusal, RefusalCode};
+
+    use super::is_no_load;
+
+    #[test]
+    fn only_a_model_that_does_not_load_is_refused_again() {
+        let refused = |code: RefusalCode| Error::Refused(Refusal::from(code));
+        assert!(is_no_load(&refused(RefusalCode::ModelUnavailable)));
+        for other in [
+            RefusalCode::Busy,
+            RefusalCode::DeadlineExceeded,
+            RefusalCode::NotGranted,
+            RefusalCode::EngineFailed,
+            RefusalCode::Internal,
+        ] {
+            assert!(!is_no_load(&refused(other)), "{}", other.as_str());
+        }
+        assert!(!is_no_load(&Error::TimedOut(60)));
+        assert!(!is_no_load(&Error::GatewayAnswer {
+            status: 502,
+            code: None,
+            message: "no endpoint".to_owned(),
+        }));
+    }
 }
