@@ -19,11 +19,11 @@ fn the_demo_succeeds_says_what_it_must_and_leaves_no_process() {
 
 #[test]
 fn the_demo_succeeds_on_onnx_runtime_too() {
-    let installed = sesemi_engines::default_folder()
-        .and_then(|folder| sesemi_engines::ONNXRUNTIME.install(&folder));
-    match installed {
-        Ok(_) => demo(&["--engine", "onnxruntime"]),
-        Err(error) => eprintln!("skipped, for ONNX Runtime cannot be had here: {error}"),
+    let folder = sesemi_engines::default_folder().unwrap();
+    // Another library than the pinned one is no reason to skip.
+    let installed = sesemi_engines::optional(sesemi_engines::ONNXRUNTIME.install(&folder));
+    if installed.unwrap().is_some() {
+        demo(&["--engine", "onnxruntime"]);
     }
 }
 

@@ -7,6 +7,7 @@
 #![forbid(unsafe_code)]
 
 mod fetch;
+mod optional;
 mod release;
 
 use std::fs::{self, File};
@@ -17,6 +18,7 @@ use ring::digest::{Context, SHA256};
 
 pub use fetch::Package;
 use fetch::Wanted;
+pub use optional::{REQUIRED, optional};
 pub use release::{LIBRARY, ONNXRUNTIME, Release};
 
 /// Why a library, or another file of a package, cannot be had.

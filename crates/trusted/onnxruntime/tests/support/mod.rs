@@ -14,21 +14,15 @@ use sesemi_onnxruntime::{Library, OnnxRuntime};
 use sesemi_protocol::package::{InstructionSet, Manifest, Memory, ModelFormat};
 use sesemi_semirt::engine::{Engine, EngineError, LoadedModel};
 
-/// The library: `SESEMI_TEST_ONNXRUNTIME`, or the one that is installed, or one that is installed now.
+/// The library: `SESEMI_TEST_ONNXRUNTIME`, or the one that is installed, or one that is installed now. None where it cannot be had,
+/// which is said, unless `SESEMI_REQUIRE_ONNXRUNTIME` is 1: then a test fails instead of being skipped.
 pub(crate) fn library() -> Option<PathBuf> {
     if let Some(path) = std::env::var_os("SESEMI_TEST_ONNXRUNTIME") {
         return Some(path.into());
     }
     let folder = sesemi_engines::default_folder().unwrap();
-    match sesemi_engines::ONNXRUNTIME.install(&folder) {
-        Ok(path) => Some(path),
-        Err(error) if error.cannot_be_had() => {
-            eprintln!("skipped, for ONNX Runtime cannot be had here: {error}");
-            None
-        }
-        // Another library than the pinned one is no reason to skip.
-        Err(error) => panic!("{error}"),
-    }
+    // Another library than the pinned one is no reason to skip.
+    sesemi_engines::optional(sesemi_engines::ONNXRUNTIME.install(&folder)).unwrap()
 }
 
 /// An engine with two threads; none where there is no library, which is said.
