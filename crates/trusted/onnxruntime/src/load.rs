@@ -11,14 +11,13 @@ use ort::value::{Outlet, TensorElementType};
 use sesemi_protocol::package::{
     Dimension, Form, Manifest, ModelFormat, TensorSpec, WEIGHT_ALIGNMENT, WEIGHTS, WeightList,
 };
-use sesemi_protocol::tensor::DataType;
 use sesemi_semirt::engine::{EngineError, LoadedModel};
 use zeroize::Zeroizing;
 
 use crate::blocks_for;
 use crate::execution::{Loaded, Port, Shared};
 use crate::external::{Outside, Seen, check};
-use crate::raw::{Memory, Session, Weights};
+use crate::raw::{Memory, Session, Weights, element_type};
 
 /// Where external data is looked for: a folder that is always there, and has no file of weights. All come from the package.
 const NO_FILES: &str = "/dev";
@@ -215,7 +214,7 @@ fn ports(specs: &[TensorSpec], found: &[Outlet], what: &str) -> Result<Vec<Port>
             if element == Some(TensorElementType::String) {
                 return Err(wrong("has strings (BYTES), which requests do not have"));
             }
-            if element != Some(element_type(spec.data_type)) {
+            if element != Some(element_type(spec.data_type).into()) {
                 return Err(wrong("has another data type"));
             }
             let shape = port.dtype().tensor_shape().map(|shape| &**shape);
@@ -239,24 +238,6 @@ fn fits(found: &[i64], spec: &TensorSpec) -> bool {
                 (Ok(found), Dimension::Fixed(said)) => found == *said,
                 (Ok(_), Dimension::Dynamic) => false,
             })
-}
-
-fn element_type(data_type: DataType) -> TensorElementType {
-    match data_type {
-        DataType::Bool => TensorElementType::Bool,
-        DataType::Uint8 => TensorElementType::Uint8,
-        DataType::Uint16 => TensorElementType::Uint16,
-        DataType::Uint32 => TensorElementType::Uint32,
-        DataType::Uint64 => TensorElementType::Uint64,
-        DataType::Int8 => TensorElementType::Int8,
-        DataType::Int16 => TensorElementType::Int16,
-        DataType::Int32 => TensorElementType::Int32,
-        DataType::Int64 => TensorElementType::Int64,
-        DataType::Fp16 => TensorElementType::Float16,
-        DataType::Fp32 => TensorElementType::Float32,
-        DataType::Fp64 => TensorElementType::Float64,
-        DataType::Bf16 => TensorElementType::Bfloat16,
-    }
 }
 
 fn broken(why: &str) -> EngineError {

@@ -480,7 +480,8 @@ pub(crate) fn is_aligned(data: &[u8], data_type: DataType) -> bool {
     data.as_ptr().addr().is_multiple_of(data_type.size())
 }
 
-fn element_type(data_type: DataType) -> ElementType {
+/// ONNX Runtime's name for a data type.
+pub(crate) fn element_type(data_type: DataType) -> ElementType {
     use ElementType as E;
     match data_type {
         DataType::Bool => E::ONNX_TENSOR_ELEMENT_DATA_TYPE_BOOL,

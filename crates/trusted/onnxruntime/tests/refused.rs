@@ -10,7 +10,7 @@
 
 mod support;
 
-use sesemi_compile::{CompiledForm, compile_for_onnxruntime, split_weights};
+use sesemi_compile::{CompiledForm, compile_for_onnxruntime, split_weights, whole};
 use sesemi_onnx::messages::{
     AttributeProto, GraphProto, NodeProto, StringStringEntryProto, TensorProto, ValueInfoProto,
     attribute_type, data_location, data_type,
@@ -20,7 +20,7 @@ use sesemi_paper_models::Network;
 use sesemi_protocol::cbor;
 use sesemi_protocol::package::{InstructionSet, ModelFormat, WEIGHTS, Weight, WeightList};
 use sesemi_semirt::engine::{Engine as _, EngineError, LoadedModel, has_instructions};
-use support::{engine, load, model, node, value, whole};
+use support::{engine, load, model, node, value};
 
 const TINY: &[u8] = include_bytes!("../../../../models/breast-cancer/breast-cancer.onnx");
 

@@ -10,10 +10,11 @@
 
 mod support;
 
+use sesemi_compile::whole;
 use sesemi_onnx::messages::{GraphProto, TensorProto, data_type};
 use sesemi_protocol::tensor::{DataType, Tensor, TensorView};
 use sesemi_semirt::engine::EngineError;
-use support::{engine, load, model, node, value, whole};
+use support::{engine, load, model, node, value};
 
 const TYPES: [(DataType, i32); 13] = [
     (DataType::Bool, data_type::BOOL),

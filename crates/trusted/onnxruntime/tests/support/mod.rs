@@ -5,13 +5,12 @@
 use std::path::PathBuf;
 use std::sync::LazyLock;
 
-use sesemi_compile::{CompiledForm, specs};
+use sesemi_compile::{CompiledForm, described};
 use sesemi_onnx::messages::{
     DimensionValue, GraphProto, ModelProto, NodeProto, OperatorSetIdProto, TensorShapeProto,
     TensorType, TypeProto, TypeValue, ValueInfoProto,
 };
 use sesemi_onnxruntime::{Library, OnnxRuntime};
-use sesemi_protocol::package::{InstructionSet, Manifest, Memory, ModelFormat};
 use sesemi_semirt::engine::{Engine, EngineError, LoadedModel};
 
 /// The library: `SESEMI_TEST_ONNXRUNTIME`, or the one that is installed, or one that is installed now. None where it cannot be had,
@@ -37,27 +36,14 @@ pub(crate) fn engine() -> Option<&'static OnnxRuntime> {
     ENGINE.as_ref()
 }
 
-/// A model as it is, in one part.
-pub(crate) fn whole(onnx: &[u8]) -> CompiledForm {
-    CompiledForm {
-        format: ModelFormat::Onnx,
-        instruction_set: InstructionSet::Any,
-        parts: vec![onnx.to_vec()],
-        memory: Memory::default(),
-        prepack: false,
-    }
-}
-
-/// Loads a form of a model whose inputs and outputs are those of `onnx`.
+/// Loads a form of a model whose inputs and outputs are those of `onnx`, also one that the engine says it does not take.
 pub(crate) fn load(
     engine: &dyn Engine,
     onnx: &[u8],
     form: &CompiledForm,
 ) -> Result<Box<dyn LoadedModel>, EngineError> {
-    let (inputs, outputs) = specs(onnx).unwrap();
-    let parts = form.parts();
-    let manifest = Manifest::describing(inputs, outputs, &[form.content(&parts)]);
-    engine.load(&manifest, &manifest.forms[0], form.parts.clone())
+    let (manifest, described) = described(onnx, form).unwrap();
+    engine.load(&manifest, &described, form.parts.clone())
 }
 
 /// A value of a graph; dimensions below 0 are open.
