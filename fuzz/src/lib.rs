@@ -39,6 +39,8 @@ pub use mutation::Mutator;
 pub use programs::engine::{engine_input, engine_model, model_input};
 #[cfg(feature = "engine")]
 pub use programs::files::{csv_rows, settings_files};
+#[cfg(feature = "engine")]
+pub use programs::graph::outside_weights;
 #[cfg(feature = "programs")]
 pub use programs::identity::identity_file;
 #[cfg(feature = "programs")]
@@ -102,6 +104,8 @@ targets! {
     ids from protocol::values::id_seeds, 4000 times;
     #[cfg(feature = "engine")]
     model_input from programs::engine::model_input_seeds, 4000 times;
+    #[cfg(feature = "engine")]
+    outside_weights from programs::graph::graph_seeds, 4000 times;
     package from protocol::package::package_seeds, 1500 times;
     package_content from protocol::package::content_seeds, 1500 times;
     package_header from protocol::package::header_seeds, 4000 times;

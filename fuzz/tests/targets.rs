@@ -86,6 +86,8 @@ tests! {
     an_accepted_id_has_one_spelling "ids"
     #[cfg(feature = "engine")]
     accepted_inputs_fit_the_manifest "model_input"
+    #[cfg(feature = "engine")]
+    weights_of_an_accepted_graph_are_nowhere_but_where_they_may_be "outside_weights"
     only_a_sealed_package_opens_as_a_whole_and_by_form "package"
     accepted_content_of_a_package_is_what_an_owner_would_seal "package_content"
     an_accepted_header_of_a_package_has_one_spelling "package_header"

@@ -4,6 +4,8 @@
 pub(crate) mod engine;
 #[cfg(feature = "engine")]
 pub(crate) mod files;
+#[cfg(feature = "engine")]
+pub(crate) mod graph;
 pub(crate) mod identity;
 pub(crate) mod state;
 

@@ -14,7 +14,7 @@
 
 mod environment;
 mod execution;
-mod external;
+pub mod external;
 mod library;
 mod load;
 mod raw;

@@ -24,7 +24,8 @@ const MAX_DEPTH: usize = 64;
 const BLOCKED: &[u8] = b"com.microsoft.nchwc";
 
 /// The weights of a model that may be elsewhere: initializers of its main graph, none but these.
-pub(crate) enum Outside<'l> {
+#[derive(Debug)]
+pub enum Outside<'l> {
     /// None.
     No,
     /// In the part of weights, by their place in it.
@@ -35,16 +36,16 @@ pub(crate) enum Outside<'l> {
 
 /// What was seen on the way.
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
-pub(crate) struct Seen {
+pub struct Seen {
     /// Whether there is a node whose weights lie in blocks.
-    pub(crate) blocked: bool,
+    pub blocked: bool,
 }
 
 /// Walks through a model, and refuses one that looks for a weight anywhere but where it may be.
 ///
 /// # Errors
 /// What is wrong with it, in a few words.
-pub(crate) fn check(model: &[u8], outside: &Outside<'_>) -> Result<Seen, &'static str> {
+pub fn check(model: &[u8], outside: &Outside<'_>) -> Result<Seen, &'static str> {
     let mut walk = Walk {
         outside,
         listed: HashMap::new(),

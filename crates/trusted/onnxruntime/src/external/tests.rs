@@ -409,6 +409,32 @@ fn a_tag_that_other_readers_take_for_another_field_is_refused() {
 }
 
 #[test]
+fn a_number_of_more_than_64_bits_and_a_length_of_more_than_five_bytes_are_refused() {
+    use by_hand::field;
+    let read = |bytes: &[u8]| check(bytes, &Outside::No);
+    let number = |tenth: u8| [&[0xff; 9][..], &[tenth]].concat();
+    // The version, an extent alone, and extents in one field.
+    let version = |tenth| [vec![1 << 3], number(tenth)].concat();
+    let in_tensor = |bytes: &[u8]| field(7, &field(5, bytes));
+    let extent = |tenth| in_tensor(&[vec![1 << 3], number(tenth)].concat());
+    let extents = |tenth| in_tensor(&field(1, &number(tenth)));
+    for tenth in [0, 1] {
+        assert!(read(&version(tenth)).is_ok(), "{tenth}");
+        assert!(read(&extent(tenth)).is_ok(), "{tenth}");
+        assert!(read(&extents(tenth)).is_ok(), "{tenth}");
+    }
+    for tenth in [2, 3, 0x7f, 0x80, 0xff] {
+        assert!(read(&version(tenth)).is_err(), "{tenth}");
+        assert!(read(&extent(tenth)).is_err(), "{tenth}");
+        assert!(read(&extents(tenth)).is_err(), "{tenth}");
+    }
+    // A graph of no bytes.
+    let tag = 7 << 3 | 2;
+    assert!(read(&[tag, 0x80, 0x80, 0x80, 0x80, 0]).is_ok());
+    assert!(read(&[tag, 0x80, 0x80, 0x80, 0x80, 0x80, 0]).is_err());
+}
+
+#[test]
 fn graphs_in_one_another_are_read_to_a_depth_and_refused_below() {
     use by_hand::field;
     let nested = |graphs: usize| {

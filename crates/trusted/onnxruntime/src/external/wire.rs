@@ -22,7 +22,7 @@ pub(super) fn fields(message: &[u8]) -> Fields<'_> {
 impl<'m> Fields<'m> {
     fn read(&mut self) -> Option<(u32, Value<'m>)> {
         let rest = &mut self.0;
-        let tag = tag(rest)?;
+        let tag = short(rest)?;
         let number = tag >> 3;
         if number == 0 {
             return None;
@@ -32,7 +32,7 @@ impl<'m> Fields<'m> {
             1 => take(rest, 8).map(|_| Value::Other)?,
             2 => {
                 // Signed in every other reader.
-                let length = i32::try_from(varint(rest)?).ok()?;
+                let length = i32::try_from(short(rest)?).ok()?;
                 Value::Bytes(take(rest, usize::try_from(length).ok()?)?)
             }
             5 => take(rest, 4).map(|_| Value::Other)?,
@@ -65,27 +65,29 @@ fn take<'m>(rest: &mut &'m [u8], length: usize) -> Option<&'m [u8]> {
     Some(taken)
 }
 
-/// A field's number and wire type: at most five bytes, of 32 bits. The reader in C++ drops higher bits, so that a tag that has some
-/// is another field there.
-fn tag(rest: &mut &[u8]) -> Option<u32> {
+/// A field's number and wire type, or a length: at most five bytes, of 32 bits. The reader in C++ drops higher bits of a tag, so that
+/// one that has some is another field there, and takes no length of more bytes.
+fn short(rest: &mut &[u8]) -> Option<u32> {
     const LONGEST: usize = 5;
     let before = rest.len();
-    let tag = varint(rest)?;
+    let number = varint(rest)?;
     if before.saturating_sub(rest.len()) > LONGEST {
         return None;
     }
-    u32::try_from(tag).ok()
+    u32::try_from(number).ok()
 }
 
-/// Seven bits a byte, the lowest first, at most ten bytes.
+/// Seven bits a byte, the lowest first, at most ten bytes and 64 bits: readers do not agree on what becomes of more.
 pub(super) fn varint(rest: &mut &[u8]) -> Option<u64> {
     let mut value = 0u64;
     for shift in (0..64).step_by(7) {
         let (byte, left) = rest.split_first()?;
         *rest = left;
-        value |= u64::from(byte & 0x7f) << shift;
+        let bits = u64::from(byte & 0x7f);
+        value |= bits << shift;
         if byte & 0x80 == 0 {
-            return Some(value);
+            // Of the tenth byte one bit is left.
+            return (shift < 63 || bits < 2).then_some(value);
         }
     }
     None
