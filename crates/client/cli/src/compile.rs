@@ -5,7 +5,7 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressStyle};
-use sesemi::{InstructionSet, Memory, ModelFormat, in_one_line};
+use sesemi::{Dimension, InstructionSet, Memory, ModelFormat, TensorSpec, in_one_line};
 use sesemi_compile::{
     Choices, CompiledForm, Description, Done, EngineReport, FileDigest, Job, JobForm, Said,
     part_names, specs,
@@ -65,12 +65,21 @@ pub async fn compile(args: CompileArgs) -> Result<(), CliError> {
             "{there} is there already; name another folder, or remove it"
         )));
     }
+    let rows = |spec: &TensorSpec| matches!(spec.shape.first(), Some(Dimension::Dynamic));
+    if args.batch.is_some() && !inputs.iter().chain(&outputs).all(rows) {
+        return Err(CliError::Input(
+            "an input or output has no first dimension, or one of a fixed extent, so it is no batch (`sesemi model inspect` shows \
+             them); export the model with a dynamic batch, or leave --batch out"
+                .into(),
+        ));
+    }
     let steps = Steps::new(&args)?;
     let (forms, reports) = steps.all().await?;
     steps.bar.finish_and_clear();
     let name = args.file.file_name().unwrap_or_default();
     let source = FileDigest::of(name.to_string_lossy().into_owned(), &onnx);
-    let description = Description::new(source, (&inputs, &outputs), reports);
+    let mut description = Description::new(source, (&inputs, &outputs), reports);
+    description.batch = args.batch;
     let description = description.write(&args.out, &forms)?;
     if args.json {
         anstream::println!("{}", described_json(&description)?);
@@ -282,6 +291,7 @@ impl<'a> Steps<'a> {
                 ranges: self.args.ranges.clone(),
             },
             samples: self.args.samples,
+            batch: self.args.batch,
             tolerance: self.args.tolerance,
             threads: self.args.threads.into(),
         };

@@ -76,8 +76,12 @@ pub(crate) fn described(description: &Description) -> String {
         ]
     };
     let forms: Vec<_> = description.forms.iter().map(form).collect();
+    let batch = description.batch;
+    let batch = batch.map_or(String::new(), |rows| {
+        format!("\nbatch:   requests with {rows} rows at most may be run together")
+    });
     let mut text = format!(
-        "inputs:  {}\noutputs: {}\n\n{}",
+        "inputs:  {}\noutputs: {}{batch}\n\n{}",
         ports(&description.inputs),
         ports(&description.outputs),
         table(

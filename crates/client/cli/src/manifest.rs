@@ -1,5 +1,6 @@
 //! What is pushed: an ONNX file as it is, or the forms of a compiled folder.
 
+use std::num::NonZeroU32;
 use std::path::Path;
 
 use rten::ModelOptions;
@@ -18,6 +19,8 @@ pub struct Pushed {
     pub outputs: Vec<TensorSpec>,
     /// Its forms.
     pub forms: Vec<CompiledForm>,
+    /// Most rows of one run, if requests may be run together.
+    pub batch: Option<NonZeroU32>,
 }
 
 /// Reads what is to be pushed.
@@ -32,6 +35,7 @@ pub fn pushed(path: &Path) -> Result<Pushed, CliError> {
             inputs,
             outputs,
             forms: description.forms(path)?,
+            batch: description.batch,
         });
     }
     of_onnx(&read_model(path)?)
@@ -61,6 +65,7 @@ pub fn of_onnx(bytes: &[u8]) -> Result<Pushed, CliError> {
         inputs,
         outputs,
         forms: vec![whole(bytes)],
+        batch: None,
     })
 }
 

@@ -23,6 +23,7 @@ const MODEL: &str = concat!(
 /// Makes a form without weights laid out once more; with them it spoils what it finds in its folder, and fails.
 const STEP: &str = r#"#!/bin/sh
 job=$(cat)
+printf '%s' "$job" > "${0%/*}/job"
 folder=${job#*\"folder\":\"}
 folder=${folder%%\"*}
 case $job in
@@ -39,12 +40,17 @@ esac
 "#;
 
 fn compiled(place: &Path, prepack: &str, said: &str) -> Output {
+    compiled_with(place, &["--prepack", prepack], said)
+}
+
+fn compiled_with(place: &Path, arguments: &[&str], said: &str) -> Output {
     let program = place.join("sesemi-compile");
     fs::write(&program, STEP).unwrap();
     fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
     Command::new(env!("CARGO_BIN_EXE_sesemi"))
         .args(["model", "compile", MODEL, "--engine", "rten"])
-        .args(["--prepack", prepack, "--bin-dir"])
+        .args(arguments)
+        .arg("--bin-dir")
         .arg(place)
         .arg("--out")
         .arg(place.join("out"))
@@ -92,5 +98,30 @@ fn a_form_whose_weights_must_be_laid_out_is_refused_where_that_fails() {
         assert!(!output.status.success(), "{stderr}");
         assert!(stderr.contains(why), "{stderr}");
         assert!(!place.path().join("out").exists());
+    }
+}
+
+#[test]
+fn a_batch_is_checked_by_the_step_and_written_down_and_inspected() {
+    let place = tempfile::tempdir().unwrap();
+    let arguments = ["--prepack", "off", "--batch", "8"];
+    let output = compiled_with(place.path(), &arguments, "");
+    assert!(output.status.success(), "{output:?}");
+    let job: serde_json::Value =
+        serde_json::from_slice(&fs::read(place.path().join("job")).unwrap()).unwrap();
+    assert_eq!(job["batch"], 8);
+    let folder = place.path().join("out");
+    let batch = Description::read(&folder).unwrap().batch;
+    assert_eq!(batch.map(std::num::NonZeroU32::get), Some(8));
+    let inspected = Command::new(env!("CARGO_BIN_EXE_sesemi"))
+        .args(["model", "inspect"])
+        .arg(&folder)
+        .output()
+        .unwrap();
+    let text = String::from_utf8(inspected.stdout).unwrap();
+    assert!(text.contains("8 rows at most"), "{text}");
+    for wrong in ["1", "4097", "many"] {
+        let refused = compiled_with(place.path(), &["--batch", wrong], "");
+        assert_eq!(refused.status.code(), Some(2), "{refused:?}");
     }
 }

@@ -1,8 +1,10 @@
 //! Whether a form computes what the original does, and what it takes to do so.
 
+use std::num::NonZeroU32;
+
 use sesemi_protocol::package::{Form, Manifest, Memory};
 use sesemi_protocol::tensor::{Tensor, TensorView};
-use sesemi_semirt::engine::{Engine, LoadedModel};
+use sesemi_semirt::engine::{Engine, LoadedModel, rows};
 
 use crate::{CompileError, CompiledForm, Tolerance, compare, specs, unoptimised, whole};
 
@@ -29,10 +31,11 @@ pub fn check(
     samples: &[Vec<Tensor>],
     tolerance: Tolerance,
 ) -> Result<Checked, CompileError> {
-    check_against(engine, engine, original, form, samples, tolerance)
+    check_against(engine, engine, original, form, samples, tolerance, None)
 }
 
-/// Runs a form in its engine, and the original in another that is trusted to compute what the model means.
+/// Runs a form in its engine, and the original in another that is trusted to compute what the model means. With a `batch` of so many
+/// rows, the samples are also run together, as the rows of one run, and the memory of a run is that of this one.
 ///
 /// The memory that is measured is what the process grew by, so nothing else should run in it meanwhile, and the engine should have
 /// started before.
@@ -47,6 +50,7 @@ pub fn check_against(
     form: &CompiledForm,
     samples: &[Vec<Tensor>],
     tolerance: Tolerance,
+    batch: Option<NonZeroU32>,
 ) -> Result<Checked, CompileError> {
     if samples.is_empty() {
         let nothing = "there is no sample to compare results of; give at least one";
@@ -56,6 +60,10 @@ pub fn check_against(
     let before = resident();
     let (model, manifest) = load(engine, original, form)?;
     let loaded = resident().saturating_sub(before);
+    let together = match batch {
+        Some(rows) => run_together(&*model, samples, rows)?,
+        None => Vec::new(),
+    };
     let found = run_all(&*model, samples)?;
     let run = resident().saturating_sub(before).saturating_sub(loaded);
     drop(model);
@@ -74,6 +82,10 @@ pub fn check_against(
     let mut difference = 0f64;
     for (expected, found) in expected.iter().zip(&found) {
         difference = difference.max(compare(expected, found, tolerance)?);
+    }
+    for (together, alone) in together.iter().zip(found.iter().cycle()) {
+        let apart = compare(alone, together, tolerance);
+        difference = difference.max(apart.map_err(|error| CompileError::Rows(error.to_string()))?);
     }
     let parts = manifest.forms.iter().flat_map(|form| &form.parts).sum();
     Ok(Checked {
@@ -130,6 +142,35 @@ fn run_all(
         Ok(execution.run(&views, &[])?)
     };
     samples.iter().map(&mut run).collect()
+}
+
+/// Runs samples, one after the other and again from the first on, as the rows of one run. The outputs of each.
+fn run_together(
+    model: &dyn LoadedModel,
+    samples: &[Vec<Tensor>],
+    most: NonZeroU32,
+) -> Result<Vec<Vec<Tensor>>, CompileError> {
+    let no_rows = || CompileError::Rows("an input has no rows, or others than another one".into());
+    let mut rows = Vec::new();
+    let mut together = Vec::new();
+    for sample in samples.iter().cycle() {
+        let own = rows::count(sample.iter().map(|it| &*it.shape)).ok_or_else(no_rows)?;
+        let all = rows.iter().sum::<u64>() + own;
+        if own == 0 || all > u64::from(most.get()) {
+            break;
+        }
+        rows.push(own);
+        together.push(sample.iter().map(Tensor::view).collect());
+    }
+    if rows.len() < 2 {
+        let few = format!("a batch of {most} rows does not hold two samples");
+        return Err(CompileError::Model(few));
+    }
+    let joined = rows::join(&together);
+    let views: Vec<TensorView<'_>> = joined.iter().map(Tensor::view).collect();
+    let outputs = model.execution()?.run(&views, &[])?;
+    rows::split(&outputs, &rows)
+        .ok_or_else(|| CompileError::Rows("an output has no row for each of the inputs'".into()))
 }
 
 /// What this process has in memory, in bytes; 0 where the kernel does not say.

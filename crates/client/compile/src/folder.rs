@@ -5,6 +5,7 @@
 
 use std::fs::File;
 use std::io::{Read as _, Write as _};
+use std::num::NonZeroU32;
 use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
@@ -62,6 +63,9 @@ pub struct Description {
     pub inputs: Vec<Port>,
     /// The model's outputs.
     pub outputs: Vec<Port>,
+    /// Most rows of one run, if requests may be run together.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub batch: Option<NonZeroU32>,
     /// Its forms, the preferred one first.
     pub forms: Vec<FormDescription>,
     /// What engines made of it, for people.
@@ -143,6 +147,7 @@ impl Description {
             source,
             inputs: inputs.iter().map(Port::of).collect(),
             outputs: outputs.iter().map(Port::of).collect(),
+            batch: None,
             forms: Vec::new(),
             engines,
         }

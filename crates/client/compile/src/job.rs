@@ -3,6 +3,7 @@
 //! A process of its own, because what an engine takes is what its process grew by, because a model may take its engine down, and because
 //! a program that maps a shared library cannot be the static one that people install.
 
+use std::num::NonZeroU32;
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
@@ -28,6 +29,8 @@ pub struct Job {
     pub choices: Choices,
     /// How many samples.
     pub samples: u32,
+    /// Rows of a batch, if requests are to be run together: the form's memory is then that of a run of so many.
+    pub batch: Option<NonZeroU32>,
     /// How far results may be apart, absolutely, or as a part of the value.
     pub tolerance: f64,
     /// Threads of a run.

@@ -76,6 +76,11 @@ pub enum CompileError {
     /// A form computes something else.
     #[error("the compiled form computes something else: {0}")]
     Differs(String),
+    /// Rows of a batch are not each other's business, and these are.
+    #[error(
+        "requests cannot be the rows of one run, for then the model computes something else: {0}; leave the batch out"
+    )]
+    Rows(String),
 }
 
 /// A form with its own bytes; [`FormContent`] is a view of one.

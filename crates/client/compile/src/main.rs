@@ -81,7 +81,9 @@ fn finish(
     reference: &dyn Engine,
 ) -> Said {
     let (inputs, _) = specs(onnx).map_err(in_one_line)?;
-    let samples: Vec<Vec<Tensor>> = (0..job.samples.max(1))
+    // Rows that are all the same would not show that they are mixed.
+    let least = if job.batch.is_some() { 2 } else { 1 };
+    let samples: Vec<Vec<Tensor>> = (0..job.samples.max(least))
         .map(|seed| sample_inputs_of(&inputs, &job.choices, seed.into()))
         .collect::<Result<_, _>>()
         .map_err(in_one_line)?;
@@ -89,9 +91,11 @@ fn finish(
         absolute: job.tolerance,
         relative: job.tolerance,
     };
-    let checked = check_against(engine, reference, onnx, &form, &samples, tolerance);
+    let checked = check_against(
+        engine, reference, onnx, &form, &samples, tolerance, job.batch,
+    );
     let Checked { difference, memory } = checked.map_err(|error| Refused {
-        differs: matches!(error, CompileError::Differs(_)),
+        differs: matches!(error, CompileError::Differs(_) | CompileError::Rows(_)),
         why: in_one_line(error),
     })?;
     let (load_ms, run_ms) = times(engine, onnx, &form, samples.first())?;

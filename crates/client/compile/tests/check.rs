@@ -2,8 +2,14 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+use std::num::NonZeroU32;
+
 use sesemi_compile::{
     CompileError, Tolerance, check, check_against, sample_inputs, specs, split_weights,
+};
+use sesemi_onnx::messages::{
+    AttributeProto, DimensionValue, GraphProto, ModelProto, NodeProto, OperatorSetIdProto,
+    ValueInfoProto,
 };
 use sesemi_protocol::package::{Form, Manifest, ModelFormat};
 use sesemi_semirt::engine::rten::Rten;
@@ -66,7 +72,7 @@ fn an_original_that_fails_as_it_is_written_is_told_and_not_replaced_by_an_optimi
             takes_unoptimised,
         };
         let (engine, tolerance) = (Rten::new(1), Tolerance::default());
-        check_against(&engine, &reference, TINY, &form, &samples, tolerance)
+        check_against(&engine, &reference, TINY, &form, &samples, tolerance, None)
     };
     // One that has no such form runs the model in its own way.
     checked(false).unwrap();
@@ -75,4 +81,54 @@ fn an_original_that_fails_as_it_is_written_is_told_and_not_replaced_by_an_optimi
         matches!(&failed, CompileError::Original(EngineError::Load(why)) if why.contains("broken")),
         "{failed}"
     );
+}
+
+/// A model of one operator on two values a row.
+fn model(operator: &str, axis: i64) -> Vec<u8> {
+    let shape = || {
+        let rows = DimensionValue::DimParam("rows".into());
+        [rows, DimensionValue::DimValue(2)]
+    };
+    let node = NodeProto {
+        input: vec!["x".into()],
+        output: vec!["y".into()],
+        op_type: Some(operator.into()),
+        attribute: vec![AttributeProto::int("axis", axis)],
+        ..NodeProto::default()
+    };
+    let graph = GraphProto {
+        node: vec![node],
+        input: vec![ValueInfoProto::floats("x", shape())],
+        output: vec![ValueInfoProto::floats("y", shape())],
+        ..GraphProto::default()
+    };
+    let opset = OperatorSetIdProto {
+        version: Some(17),
+        ..OperatorSetIdProto::default()
+    };
+    let model = ModelProto {
+        ir_version: Some(8),
+        opset_import: vec![opset],
+        graph: Some(graph),
+        ..ModelProto::default()
+    };
+    sesemi_onnx::write(&model).unwrap()
+}
+
+#[test]
+fn a_batch_is_refused_where_a_row_of_it_depends_on_another() {
+    let checked = |onnx: &[u8], samples: u64, rows| {
+        let (inputs, _) = specs(onnx).unwrap();
+        let samples: Vec<_> = (0..samples).map(|it| sample_inputs(&inputs, it)).collect();
+        let form = split_weights(onnx).unwrap();
+        let (engine, tolerance) = (Rten::new(1), Tolerance::default());
+        let rows = NonZeroU32::new(rows);
+        check_against(&engine, &engine, onnx, &form, &samples, tolerance, rows)
+    };
+    checked(TINY, 3, 16).unwrap();
+    checked(&model("Softmax", 1), 3, 16).unwrap();
+    let mixed = checked(&model("Softmax", 0), 3, 16).unwrap_err();
+    assert!(matches!(mixed, CompileError::Rows(_)), "{mixed}");
+    let small = checked(TINY, 2, 1).unwrap_err();
+    assert!(small.to_string().contains("two samples"), "{small}");
 }

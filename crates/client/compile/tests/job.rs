@@ -31,6 +31,7 @@ fn said(place: &TempDir, model: &[u8], change: impl FnOnce(&mut Job)) -> Said {
         prepack: false,
         choices: Choices::default(),
         samples: 2,
+        batch: None,
         tolerance: 1e-3,
         threads: 1,
     };

@@ -1,5 +1,6 @@
 //! Arguments of `sesemi model compile` and `sesemi model inspect`.
 
+use std::num::NonZeroU32;
 use std::ops::Range;
 use std::path::PathBuf;
 
@@ -32,6 +33,11 @@ pub struct CompileArgs {
     /// The values of an input of integers in samples, without the last, where 0 and 1 will not do; may be repeated.
     #[arg(long = "range", value_name = "INPUT=0..30522", value_parser = range)]
     pub ranges: Vec<(String, Range<i64>)>,
+    /// Requests may be rows of one run, of so many rows at most (2 to 4096): the first dimension of every input and output must be a
+    /// batch of rows that have nothing to do with each other. Samples run together must give what each gives alone, and the memory
+    /// of a run is measured with so many rows. An instance uses it only with `--batch-window-ms` [default: each request alone].
+    #[arg(long, value_name = "ROWS", value_parser = rows)]
+    pub batch: Option<NonZeroU32>,
     /// Refuse a model that needs more memory than this, loaded and for one run, in MiB.
     #[arg(long, value_name = "MIB")]
     pub budget_mib: Option<u64>,
@@ -78,6 +84,12 @@ impl Prepack {
             Self::Off => &[false],
         }
     }
+}
+
+fn rows(text: &str) -> Result<NonZeroU32, String> {
+    let rows = text.parse().ok().filter(|rows| (2..=4096).contains(rows));
+    rows.and_then(NonZeroU32::new)
+        .ok_or_else(|| "a number from 2 to 4096".into())
 }
 
 fn tolerance(text: &str) -> Result<f64, String> {

@@ -48,6 +48,7 @@ async fn push(args: PushArgs) -> Result<(), CliError> {
         .map(|(form, parts)| form.content(parts))
         .collect();
     let manifest = Manifest::describing(pushed.inputs, pushed.outputs, &forms);
+    let manifest = manifest.with_batch(pushed.batch);
     let isolation = args.isolation.change().over(Isolation::default());
     let mut actor = args.who.connect().await?;
     let store: Arc<dyn ObjectStore> = Arc::new(

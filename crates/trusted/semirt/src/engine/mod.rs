@@ -2,6 +2,7 @@
 //! engine is a SeMIRT image with a measurement of its own.
 
 pub mod framing;
+pub mod rows;
 pub mod rten;
 
 use std::sync::Arc;

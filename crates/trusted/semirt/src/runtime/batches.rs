@@ -5,7 +5,7 @@
 //! do with each other; but a model that lies, or is wrong, could carry one row into another. So the requests of one user are run
 //! together, and those of several only under leases whose level is [`IsolationLevel::Batched`]: owner and user both asked for it.
 
-mod rows;
+mod alike;
 
 use std::collections::HashMap;
 use std::sync::{Arc, Weak};
@@ -20,7 +20,7 @@ use tokio::time::Instant;
 
 use super::plain::Plain;
 use super::under_way::{StillWanted, UnderWay};
-use crate::engine::EngineError;
+use crate::engine::{EngineError, rows};
 use crate::keys::LiveLease;
 use crate::metrics::Metrics;
 use crate::models::shelf::Held;
@@ -28,7 +28,7 @@ use crate::models::{Buffers, Model, Models};
 use crate::occupancy::Place;
 use crate::slots::{Slots, Turn, Watchdog};
 use crate::sync::{Mutex, lock};
-use rows::Alike;
+use alike::Alike;
 
 /// Forms batches and runs them.
 #[derive(Clone)]
@@ -151,7 +151,7 @@ impl Batches {
             IsolationLevel::Shared | IsolationLevel::DedicatedUser => Some(joining.user),
             IsolationLevel::Sequential => return None,
         };
-        let (alike, rows) = rows::alike(&model.manifest, &joining.opened)?;
+        let (alike, rows) = alike::of(&model.manifest, &joining.opened)?;
         let model = joining.lease.lease().model.clone();
         let key = Key { model, user, alike };
         Some(Candidate { key, rows })
@@ -397,11 +397,17 @@ impl Run {
         if self.members.len() < 2 {
             return None;
         }
-        let requests: Vec<&OpenedRequest> = self.members.iter().map(|it| &*it.opened).collect();
+        let members = self.members.iter();
+        let requests: Vec<Vec<TensorView<'_>>> = members
+            .map(|member| member.opened.inputs().collect())
+            .collect();
         // The copy of the inputs; what a run needs for itself is reserved with its buffers.
-        let _room = self.models.room(rows::bytes(&requests))?;
-        let inputs = rows::join(&requests);
-        let wanted = requests.first()?.outputs().to_vec();
+        let inputs = requests.iter().flatten().map(|input| input.data.len());
+        let _room = self
+            .models
+            .room(u64::try_from(inputs.sum::<usize>()).ok()?)?;
+        let inputs = Plain(rows::join(&requests));
+        let wanted = self.members.first()?.opened.outputs().to_vec();
         let rows: Vec<u64> = self.members.iter().map(|member| member.rows).collect();
         let outputs = {
             let _watched = self.watchdog.begin("run");
@@ -417,11 +423,11 @@ impl Run {
                 return None;
             }
         };
-        let split = rows::split(&outputs, &rows);
+        let split = rows::split(&outputs.0, &rows);
         if split.is_none() {
             tracing::warn!("a model has a batch, and its outputs have no row for each");
         }
-        split
+        Some(split?.into_iter().map(Plain).collect())
     }
 
     fn one_by_one(&mut self) -> Vec<(Result<Plain, EngineError>, Instant)> {
