@@ -139,7 +139,7 @@ STATE_POINT = record({0: ID, 1: POINT})
 KEY_NAME = array(uint(1), uint(32))  # a key for the model in question, or for all
 REFUSAL_CODE = lambda v: uint(32)(v) and 1 <= v <= 26
 REFUSAL = record({0: REFUSAL_CODE, 1: tstr()})
-DATA_TYPE = lambda v: uint(32)(v) and v <= 12
+DATA_TYPE = lambda v: uint(32)(v) and v <= 13
 TENSOR_INFO = record({0: tstr(), 1: DATA_TYPE, 2: list_of(uint(64)), 3: uint(64)})
 ROUTE = record({0: ID, 1: TARGET, 2: bstr(16), 3: KEY_NAME})
 REQUEST_HEAD = record({0: list_of(TENSOR_INFO), 1: list_of(tstr()), 2: STATE_POINT})
@@ -260,8 +260,8 @@ WIRE = {
 
 # --- Values as the vector files write them -------------------------------------------------------------------------
 
-DATA_TYPES = "BOOL UINT8 UINT16 UINT32 UINT64 INT8 INT16 INT32 INT64 FP16 FP32 FP64 BF16".split()
-SIZES = [1, 1, 2, 4, 8, 1, 2, 4, 8, 2, 4, 8, 2]
+DATA_TYPES = "BOOL UINT8 UINT16 UINT32 UINT64 INT8 INT16 INT32 INT64 FP16 FP32 FP64 BF16 BYTES".split()
+SIZES = [1, 1, 2, 4, 8, 1, 2, 4, 8, 2, 4, 8, 2, None]
 REFUSALS = (
     "malformed not_authentic unknown_principal unknown_model not_granted no_request_key not_attested replayed "
     "already_exists stale_state wrong_service model_unavailable invalid_input engine_failed busy deadline_exceeded "
@@ -594,21 +594,35 @@ def read_content(plaintext, schema):
         raise Refused("content", "too many tensors")
     for info in head[0]:
         name, data_type, shape, size = (info[i] for i in range(4))
-        expected = SIZES[data_type]
+        is_bytes = SIZES[data_type] is None
+        expected = 4 if is_bytes else SIZES[data_type]
         for extent in shape:
             expected *= extent
             if expected >= 1 << 64:
                 raise Refused("content", "size of a tensor")
-        if not 1 <= len(name.encode()) <= 128 or len(shape) > 8 or size != expected:
+        if not 1 <= len(name.encode()) <= 128 or len(shape) > 8 or (size != expected and not is_bytes):
             raise Refused("content", "description of a tensor")
         start = end + -end % 64
         if any(plaintext[end:start]):
             raise Refused("content", "gap")
         end = start + size
         tensors.append(plaintext[start:end])
+        if is_bytes:
+            check_elements(tensors[-1], expected // 4)
     if padded_length(end) != len(plaintext) or any(plaintext[end:]):
         raise Refused("content", "padding")
     return head, tensors
+
+
+def check_elements(data, count):
+    """Exactly so many elements, each a little-endian u32 and as many bytes as it says."""
+    while data and count:
+        length = int.from_bytes(data[:4], "little")
+        if len(data) < 4 + length:
+            raise Refused("content", "an element is cut")
+        data, count = data[4 + length :], count - 1
+    if data or count:
+        raise Refused("content", "number of elements")
 
 
 def read_encrypt0(message):

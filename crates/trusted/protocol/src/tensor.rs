@@ -4,7 +4,11 @@ use minicbor::{Decode, Encode};
 
 use crate::limits::{MAX_RANK, MAX_TENSOR_NAME};
 
-/// Data types of the Open Inference Protocol (KServe v2) that have a fixed size.
+mod elements;
+
+pub use elements::{Elements, append};
+
+/// Data types of the Open Inference Protocol (KServe v2).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Encode, Decode)]
 #[cbor(index_only)]
 #[allow(missing_docs, reason = "the names are the protocol's own")]
@@ -35,11 +39,14 @@ pub enum DataType {
     Fp64,
     #[n(12)]
     Bf16,
+    /// Texts, or any bytes: see [`Elements`].
+    #[n(13)]
+    Bytes,
 }
 
 impl DataType {
     /// All of them, by their numbers.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 14] = [
         Self::Bool,
         Self::Uint8,
         Self::Uint16,
@@ -53,16 +60,18 @@ impl DataType {
         Self::Fp32,
         Self::Fp64,
         Self::Bf16,
+        Self::Bytes,
     ];
 
-    /// Size of one element, in bytes.
+    /// Size of one element, in bytes; none for BYTES, each of whose elements has its own.
     #[must_use]
-    pub fn size(self) -> usize {
+    pub fn size(self) -> Option<usize> {
         match self {
-            Self::Bool | Self::Uint8 | Self::Int8 => 1,
-            Self::Uint16 | Self::Int16 | Self::Fp16 | Self::Bf16 => 2,
-            Self::Uint32 | Self::Int32 | Self::Fp32 => 4,
-            Self::Uint64 | Self::Int64 | Self::Fp64 => 8,
+            Self::Bool | Self::Uint8 | Self::Int8 => Some(1),
+            Self::Uint16 | Self::Int16 | Self::Fp16 | Self::Bf16 => Some(2),
+            Self::Uint32 | Self::Int32 | Self::Fp32 => Some(4),
+            Self::Uint64 | Self::Int64 | Self::Fp64 => Some(8),
+            Self::Bytes => None,
         }
     }
 
@@ -83,6 +92,7 @@ impl DataType {
             Self::Fp32 => "FP32",
             Self::Fp64 => "FP64",
             Self::Bf16 => "BF16",
+            Self::Bytes => "BYTES",
         }
     }
 }
@@ -104,6 +114,29 @@ pub enum TensorError {
         /// Bytes that are there.
         got: u64,
     },
+    /// The data of a BYTES tensor is too short for the lengths of its elements alone, or there should be none.
+    #[error(
+        "a BYTES tensor of this shape has {expected} elements, each behind its length of 4 bytes; that is not {got} bytes"
+    )]
+    Lengths {
+        /// Elements that the shape asks for.
+        expected: u64,
+        /// Bytes that are there.
+        got: u64,
+    },
+    /// The data of a BYTES tensor holds another number of elements.
+    #[error("a BYTES tensor of this shape has {expected} elements, not {got}")]
+    Elements {
+        /// Elements that the shape asks for.
+        expected: u64,
+        /// Elements that are there.
+        got: u64,
+    },
+    /// The data of a BYTES tensor ends within an element.
+    #[error(
+        "the data ends within an element; one of BYTES is its length (u32, little-endian) and that many bytes"
+    )]
+    Cut,
     /// The shape's product does not fit.
     #[error("a tensor of this shape is too large to address")]
     Overflow,
@@ -118,22 +151,19 @@ pub struct TensorView<'a> {
     pub data_type: DataType,
     /// Extent of each dimension, outermost first.
     pub shape: &'a [u64],
-    /// Elements, row-major, little-endian.
+    /// Elements, row-major, little-endian; those of BYTES as [`Elements`] says.
     pub data: &'a [u8],
 }
 
 impl TensorView<'_> {
-    /// Checks name, rank and that shape, type and bytes agree.
+    /// Checks name, rank and that shape, type and bytes agree. Walks through the data if it is of BYTES.
     ///
     /// # Errors
     /// See [`TensorError`].
     pub fn check(&self) -> Result<(), TensorError> {
-        check(
-            self.name,
-            self.data_type,
-            self.shape,
-            self.data.len() as u64,
-        )
+        let bytes = self.data.len() as u64;
+        check(self.name, self.data_type, self.shape, bytes)?;
+        check_elements(self.data_type, self.shape, self.data)
     }
 }
 
@@ -146,7 +176,7 @@ pub struct Tensor {
     pub data_type: DataType,
     /// Extent of each dimension, outermost first.
     pub shape: Vec<u64>,
-    /// Elements, row-major, little-endian.
+    /// Elements, row-major, little-endian; those of BYTES as [`Elements`] says.
     pub data: Vec<u8>,
 }
 
@@ -181,6 +211,38 @@ impl Tensor {
         )
     }
 
+    /// A BYTES tensor of `elements` in row-major order: texts, or any bytes.
+    ///
+    /// # Errors
+    /// [`TensorError`] if the shape asks for another number of them.
+    pub fn bytes(
+        name: &str,
+        shape: &[u64],
+        elements: &[impl AsRef<[u8]>],
+    ) -> Result<Self, TensorError> {
+        let mut data = Vec::new();
+        for element in elements {
+            append(&mut data, element.as_ref())?;
+        }
+        let tensor = Self {
+            name: name.to_owned(),
+            data_type: DataType::Bytes,
+            shape: shape.to_vec(),
+            data,
+        };
+        tensor.view().check()?;
+        Ok(tensor)
+    }
+
+    /// The elements of a BYTES tensor, row-major; `None` for another type, or where its data is not what its shape asks for.
+    #[must_use]
+    pub fn to_bytes(&self) -> Option<Vec<&[u8]>> {
+        if self.data_type != DataType::Bytes || self.view().check().is_err() {
+            return None;
+        }
+        Elements::of(&self.data).collect::<Result<_, _>>().ok()
+    }
+
     /// A view of it.
     #[must_use]
     pub fn view(&self) -> TensorView<'_> {
@@ -193,7 +255,7 @@ impl Tensor {
     }
 }
 
-/// Checks that a tensor's description agrees with its number of bytes.
+/// Checks that a tensor's description agrees with its number of bytes. For BYTES that is half of it: see [`check_elements`].
 ///
 /// # Errors
 /// See [`TensorError`].
@@ -209,12 +271,19 @@ pub fn check(
     if shape.len() > MAX_RANK {
         return Err(TensorError::Rank(shape.len()));
     }
-    let expected = shape
-        .iter()
-        .try_fold(data_type.size() as u64, |size, extent| {
-            size.checked_mul(*extent)
-        })
-        .ok_or(TensorError::Overflow)?;
+    let Some(size) = data_type.size() else {
+        let expected = product(1, shape)?;
+        let least = product(elements::LENGTH_FIELD, shape)?;
+        return if least > bytes || (least == 0 && bytes != 0) {
+            Err(TensorError::Lengths {
+                expected,
+                got: bytes,
+            })
+        } else {
+            Ok(())
+        };
+    };
+    let expected = product(size, shape)?;
     if expected != bytes {
         return Err(TensorError::Length {
             expected,
@@ -222,6 +291,26 @@ pub fn check(
         });
     }
     Ok(())
+}
+
+/// Checks the elements of a tensor whose description was checked: those of BYTES must be as many as the shape asks for, and use
+/// up the data. Of any other type all bytes are elements.
+///
+/// # Errors
+/// [`TensorError::Elements`], [`TensorError::Cut`], or [`TensorError::Overflow`] if the description was not checked.
+pub fn check_elements(data_type: DataType, shape: &[u64], data: &[u8]) -> Result<(), TensorError> {
+    match data_type {
+        DataType::Bytes => elements::check(data, product(1, shape)?),
+        _ => Ok(()),
+    }
+}
+
+/// What so many elements of a size take, from the left: a product that does not fit is one too many, also before a 0.
+fn product(size: usize, shape: &[u64]) -> Result<u64, TensorError> {
+    let mut extents = shape.iter();
+    extents
+        .try_fold(size as u64, |size, extent| size.checked_mul(*extent))
+        .ok_or(TensorError::Overflow)
 }
 
 #[cfg(test)]
@@ -237,6 +326,48 @@ mod tests {
             check("x", DataType::Fp32, &[u64::MAX, 2], 0),
             Err(TensorError::Overflow)
         );
+    }
+
+    #[test]
+    fn a_bytes_tensor_has_the_elements_that_its_shape_asks_for_and_no_byte_more() {
+        let words = ["good", "", "film"];
+        let tensor = Tensor::bytes("x", &[3, 1], &words).unwrap();
+        let read = tensor.to_bytes().unwrap();
+        assert_eq!(read, words.map(str::as_bytes));
+        assert_eq!(tensor.data.len(), 4 + 4 + 4 + 4 + 4);
+        assert!(Tensor::bytes("x", &[2], &words).is_err());
+        assert!(Tensor::bytes("x", &[4], &words).is_err());
+        assert!(Tensor::bytes("x", &[0], &[b""; 0]).is_ok());
+        assert!(Tensor::bytes("x", &[], &["one"]).is_ok());
+        assert_eq!(Tensor::fp32("x", &[1], &[1.0]).unwrap().to_bytes(), None);
+        let mut longer = tensor.clone();
+        longer.data.push(0);
+        assert_eq!(longer.view().check(), Err(TensorError::Cut));
+        assert_eq!(longer.to_bytes(), None);
+        let mut shorter = tensor;
+        shorter.data.pop();
+        assert_eq!(shorter.view().check(), Err(TensorError::Cut));
+    }
+
+    #[test]
+    fn a_description_of_bytes_must_have_room_for_the_lengths_of_its_elements() {
+        let check = |shape: &[u64], bytes| check("x", DataType::Bytes, shape, bytes);
+        assert_eq!(check(&[2, 3], 24), Ok(()));
+        assert_eq!(check(&[2, 3], 1000), Ok(()));
+        let (expected, got) = (6, 23);
+        assert_eq!(
+            check(&[2, 3], 23),
+            Err(TensorError::Lengths { expected, got })
+        );
+        let (expected, got) = (0, 1);
+        assert_eq!(
+            check(&[2, 0], 1),
+            Err(TensorError::Lengths { expected, got })
+        );
+        assert_eq!(check(&[2, 0], 0), Ok(()));
+        // 2^62 elements have lengths of 2^64 bytes.
+        assert_eq!(check(&[1 << 62], u64::MAX), Err(TensorError::Overflow));
+        assert_eq!(check(&[1 << 62, 0], 0), Err(TensorError::Overflow));
     }
 
     #[test]

@@ -174,6 +174,15 @@ pub(super) fn find(
     if padded_length(end) != Some(plaintext.len()) {
         return Err(ContentError::Layout);
     }
+    for (info, place) in tensors.iter().zip(&places) {
+        let data = plaintext.get(place.clone()).ok_or(ContentError::Layout)?;
+        tensor::check_elements(info.data_type, &info.shape, data).map_err(|source| {
+            ContentError::Tensor {
+                name: info.name.clone(),
+                source,
+            }
+        })?;
+    }
     // One content, one plaintext: what lies between the parts is zero, so nothing can hide there.
     let mut gap_starts = LENGTH_FIELD.saturating_add(head_length);
     for place in &places {

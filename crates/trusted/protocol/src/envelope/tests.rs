@@ -100,6 +100,24 @@ fn a_request_and_its_response_read_back_as_written() {
 }
 
 #[test]
+fn texts_of_any_length_travel_both_ways_and_lie_as_they_were_given() {
+    let words: [&[u8]; 4] = [b"", b"a\0b", "\u{1f600}".as_bytes(), &[0xff; 1000]];
+    let texts = Tensor::bytes("texts", &[2, 2], &words).unwrap();
+    let none = Tensor::bytes("none", &[0], &[b""; 0]).unwrap();
+    let sent = seal(&[texts.clone(), none.clone()]);
+    let opened = open(&sent.bytes, &request_key()).unwrap();
+    let inputs: Vec<TensorView<'_>> = opened.inputs().collect();
+    assert_eq!(inputs, [texts.view(), none.view()]);
+    let sealed = opened
+        .responder
+        .seal(Ok(&inputs), report(), &SystemEntropy::new());
+    let answer = sent.pending.open(sealed.unwrap()).unwrap();
+    let outputs = answer.outcome.unwrap();
+    assert_eq!(outputs[0].to_bytes().unwrap(), words);
+    assert_eq!(outputs, [texts, none]);
+}
+
+#[test]
 fn a_refusal_travels_inside_the_envelope() {
     let sent = seal(&sample());
     let opened = open(&sent.bytes, &request_key()).unwrap();

@@ -26,7 +26,7 @@ pub struct Weight {
     /// Its name in the graph.
     #[n(0)]
     pub name: String,
-    /// Type of an element.
+    /// Type of an element; not BYTES, which engines keep in memory of their own.
     #[n(1)]
     pub data_type: DataType,
     /// Extent of each dimension, outermost first; none is 0.
@@ -132,8 +132,10 @@ fn checked_end(weight: &Weight, before: u64, length: u64) -> Result<u64, &'stati
     if weight.shape.len() > MAX_RANK {
         return Err("has too many dimensions");
     }
-    let size = weight.data_type.size() as u64;
-    let bytes = weight.shape.iter().try_fold(size, |bytes, extent| {
+    let Some(size) = weight.data_type.size() else {
+        return Err("is of BYTES, which cannot be used where they lie");
+    };
+    let bytes = weight.shape.iter().try_fold(size as u64, |bytes, extent| {
         i64::try_from(*extent).ok()?;
         bytes.checked_mul(*extent)
     });
@@ -186,7 +188,7 @@ mod tests {
 
     #[test]
     fn a_list_that_lies_is_refused() {
-        let cases: [fn(&mut Vec<Weight>); 13] = [
+        let cases: [fn(&mut Vec<Weight>); 14] = [
             |it| it[1].offset = 128,
             |it| it[1].offset = 0,
             |it| it[1].offset = 60,
@@ -194,6 +196,7 @@ mod tests {
             |it| it[1].length = 8,
             |it| it[1].length = 0,
             |it| it[1].data_type = DataType::Fp64,
+            |it| it[1].data_type = DataType::Bytes,
             |it| it[1].shape = vec![u64::MAX, u64::MAX],
             |it| it[1].shape = vec![1; 9],
             |it| it[1].shape = vec![0],

@@ -74,6 +74,11 @@ fn request_recipes() -> Vec<Value> {
     let long: String = (0..3000).map(|i| format!("{:02x}", i % 251)).collect();
     let long =
         json!({ "name": "image", "data_type": "UINT8", "shape": [1, 3, 1000], "data": long });
+    // "good", nothing, a, a zero and b, e with an acute accent in UTF-8.
+    let texts = json!({
+        "name": "texts", "data_type": "BYTES", "shape": [2, 2],
+        "data": "04000000 676f6f64 00000000 03000000 610062 02000000 c3a9".replace(' ', ""),
+    });
     vec![
         with(&base("one small input", 0x80), json!({ "inputs": [one] })),
         with(
@@ -87,6 +92,10 @@ fn request_recipes() -> Vec<Value> {
         with(
             &base("above the smallest bucket", 0xb0),
             json!({ "inputs": [long] }),
+        ),
+        with(
+            &base("texts, one of them empty and one with a zero in it", 0xe0),
+            json!({ "inputs": [texts] }),
         ),
         with(
             &base("no input at all, and nothing seen", 0xc0),
@@ -315,7 +324,7 @@ fn every_request_opens_to_what_was_asked() {
     }
 }
 
-fn open_response(request: &Value, response: &[u8]) -> Result<Answer, EnvelopeError> {
+pub(crate) fn open_response(request: &Value, response: &[u8]) -> Result<Answer, EnvelopeError> {
     seal(request).pending.open(response.to_vec())
 }
 

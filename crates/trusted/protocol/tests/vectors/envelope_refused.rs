@@ -7,12 +7,16 @@ use minicbor::data::{Tag, Type};
 use serde_json::{Value, json};
 use sesemi_protocol::SecretKey;
 use sesemi_protocol::cose::encrypt0::{self, Draft};
+use sesemi_protocol::envelope::parse_request;
 use sesemi_protocol::padding::padded_length;
 
+use crate::envelope::open_response;
 use crate::support::{Fixed, array, bytes, named};
+use crate::values::secret;
 
 const REQUEST: &str = "one small input";
 const FP32: u8 = 10;
+const BYTES: u8 = 13;
 
 /// All of them, made from good messages of the file.
 pub(crate) fn recipes(requests: &Value, responses: &Value) -> Value {
@@ -31,7 +35,13 @@ pub(crate) fn recipes(requests: &Value, responses: &Value) -> Value {
     for (name, message) in changed(request) {
         add("request", "authenticity", name, message);
     }
-    for (name, message) in wrong_content(request, request_head) {
+    let opens = |message: Vec<u8>| {
+        let parsed = parse_request(&message).unwrap();
+        parsed
+            .open(message, &secret(request, "request_key"))
+            .is_ok()
+    };
+    for (name, message) in wrong_content(request, request_head, &opens) {
         add("request", "content", name, message);
     }
     let request_bytes = bytes(request, "bytes");
@@ -54,7 +64,8 @@ pub(crate) fn recipes(requests: &Value, responses: &Value) -> Value {
     let mut longer = bytes(response, "bytes");
     longer.push(0);
     add("response", "form", "a byte follows", longer);
-    for (name, message) in wrong_content(response, response_head) {
+    let opens = |message: Vec<u8>| open_response(request, &message).is_ok();
+    for (name, message) in wrong_content(response, response_head, &opens) {
         add("response", "content", name, message);
     }
     Value::Array(out)
@@ -298,28 +309,39 @@ fn response_head(tensors: &[Info<'_>]) -> Vec<u8> {
     infos(&mut e, tensors);
     e.u8(1).unwrap().map(3).unwrap();
     e.u8(0).unwrap().u8(2).unwrap();
-    e.u8(1).unwrap().map(5).unwrap();
-    for step in 0..5 {
+    e.u8(1).unwrap().map(7).unwrap();
+    for step in 0..7 {
         e.u8(step).unwrap().u8(0).unwrap();
     }
     e.u8(2).unwrap().u8(1).unwrap();
     e.into_writer()
 }
 
-/// Length field, head, then each tensor's bytes at the next multiple of 64, then zeros up to the bucket.
+/// Length field, head, then each tensor's bytes, all 3f, at the next multiple of 64, then zeros up to the bucket.
 fn lay_out(head: &[u8], tensors: &[Info<'_>]) -> Vec<u8> {
+    let fill = |length: u64| vec![0x3f; usize::try_from(length).unwrap()];
+    let data: Vec<Vec<u8>> = tensors.iter().map(|(.., length)| fill(*length)).collect();
+    lay_out_data(head, &data)
+}
+
+/// The same, with these bytes.
+fn lay_out_data(head: &[u8], tensors: &[Vec<u8>]) -> Vec<u8> {
     let mut out = u32::try_from(head.len()).unwrap().to_le_bytes().to_vec();
     out.extend_from_slice(head);
-    for (.., length) in tensors {
+    for data in tensors {
         out.resize(out.len().next_multiple_of(64), 0);
-        out.extend(vec![0x3f; usize::try_from(*length).unwrap()]);
+        out.extend_from_slice(data);
     }
     let padded = padded_length(out.len()).unwrap();
     out.resize(padded, 0);
     out
 }
 
-fn wrong_content(case: &Value, head: fn(&[Info<'_>]) -> Vec<u8>) -> Vec<(&'static str, Vec<u8>)> {
+fn wrong_content(
+    case: &Value,
+    head: fn(&[Info<'_>]) -> Vec<u8>,
+    opens: &dyn Fn(Vec<u8>) -> bool,
+) -> Vec<(&'static str, Vec<u8>)> {
     let seal = |plaintext: &[u8]| {
         let sealed = encrypt0::parse(&bytes(case, "bytes")).unwrap();
         let protected = bytes(case, "bytes")[sealed.protected].to_vec();
@@ -330,9 +352,18 @@ fn wrong_content(case: &Value, head: fn(&[Info<'_>]) -> Vec<u8>) -> Vec<(&'stati
         draft.seal(&key, &bytes(case, "binding")).unwrap()
     };
     let of = |tensors: &[Info<'_>]| lay_out(&head(tensors), tensors);
+    // What a BYTES tensor of this shape holds, in hexadecimal digits.
+    let texts = |shape: &[u64], data: &str| {
+        let data = hex::decode(data.replace(' ', "")).unwrap();
+        let head = head(&[("x", BYTES, shape, data.len() as u64)]);
+        lay_out_data(&head, &[data])
+    };
     let good: Info<'_> = ("x", FP32, &[1, 3], 12);
     let empty: Info<'_> = ("x", FP32, &[0], 0);
     let plain = of(&[good]);
+    // What this writer makes is refused for what is wrong with it, and for nothing else.
+    assert!(opens(seal(&plain)));
+    assert!(opens(seal(&texts(&[2], "01000000 61 00000000"))));
     let edit = |change: &dyn Fn(&mut Vec<u8>)| {
         let mut edited = plain.clone();
         change(&mut edited);
@@ -388,7 +419,39 @@ fn wrong_content(case: &Value, head: fn(&[Info<'_>]) -> Vec<u8>) -> Vec<(&'stati
         ),
         (
             "a tensor is of an unknown type",
-            seal(&of(&[("x", 13, &[1, 3], 12)])),
+            seal(&of(&[("x", 14, &[1, 3], 12)])),
+        ),
+        (
+            "an element of BYTES ends behind the tensor",
+            seal(&texts(&[1], "02000000 61")),
+        ),
+        (
+            "an element of BYTES claims 4 GiB",
+            seal(&texts(&[1], "ffffffff 61")),
+        ),
+        (
+            "the length of an element of BYTES is cut",
+            seal(&texts(&[1], "01000000 61 000000")),
+        ),
+        (
+            "BYTES with an element too few",
+            seal(&texts(&[2], "04000000 61616161")),
+        ),
+        (
+            "BYTES with an element too many",
+            seal(&texts(&[1], "00000000 00000000")),
+        ),
+        (
+            "BYTES without elements and with data",
+            seal(&texts(&[0], "00000000")),
+        ),
+        (
+            "BYTES of which the lengths do not fit 64 bits",
+            seal(&texts(&[1 << 62, 0], "")),
+        ),
+        (
+            "shape and length of BYTES disagree",
+            seal(&texts(&[1, 3], "00000000 00000000 000000")),
         ),
         ("there are 65 tensors", seal(&of(&[empty; 65]))),
     ]
