@@ -66,6 +66,7 @@ pub(crate) fn protocol_type(number: i32) -> Option<DataType> {
         data_type::FLOAT => DataType::Fp32,
         data_type::DOUBLE => DataType::Fp64,
         data_type::BFLOAT16 => DataType::Bf16,
+        data_type::STRING => DataType::Bytes,
         _ => return None,
     })
 }

@@ -42,15 +42,16 @@ pub fn compare(
     let mut largest = 0f64;
     for (expected, found) in expected.iter().zip(found) {
         let name = &expected.name;
-        if (
-            name,
-            expected.data_type,
-            &expected.shape,
-            expected.data.len(),
-        ) != (&found.name, found.data_type, &found.shape, found.data.len())
-        {
+        // Texts are as long as they are.
+        let length = |it: &Tensor| it.data_type.size().map(|_| it.data.len());
+        let form = |it: &Tensor| (it.name.clone(), it.data_type, it.shape.clone(), length(it));
+        if form(expected) != form(found) {
             let differs = format!("output '{name}' has another name, type or shape");
             return Err(CompileError::Differs(differs));
+        }
+        if expected.data_type == DataType::Bytes {
+            same_texts(expected, found)?;
+            continue;
         }
         for (place, (expected, found)) in values(expected).zip(values(found)).enumerate() {
             let difference = difference(expected, found, tolerance).ok_or_else(|| {
@@ -101,10 +102,31 @@ impl fmt::Display for Value {
     }
 }
 
-/// The values of a tensor.
+/// Compares two tensors of BYTES, of which nothing is near another.
+fn same_texts(expected: &Tensor, found: &Tensor) -> Result<(), CompileError> {
+    let name = &expected.name;
+    let differs = |what: String| Err(CompileError::Differs(what));
+    let (Some(expected), Some(found)) = (expected.to_bytes(), found.to_bytes()) else {
+        return differs(format!("output '{name}' is not what its shape says"));
+    };
+    let mut pairs = expected.iter().zip(&found).enumerate();
+    match pairs.find(|(_, (expected, found))| expected != found) {
+        None => Ok(()),
+        Some((place, (expected, found))) => {
+            let [expected, found] = [expected, found].map(|it| String::from_utf8_lossy(it));
+            differs(format!(
+                "value {place} of output '{name}' is {found:?} instead of {expected:?}"
+            ))
+        }
+    }
+}
+
+/// The values of a tensor, none of BYTES.
 fn values(tensor: &Tensor) -> impl Iterator<Item = Value> {
     let data_type = tensor.data_type;
-    let elements = tensor.data.chunks_exact(data_type.size());
+    // Of BYTES there is no chunk as long as all of it and its lengths.
+    let size = data_type.size().unwrap_or(usize::MAX);
+    let elements = tensor.data.chunks_exact(size);
     elements.map(move |bytes| {
         let mut wide = [0u8; 8];
         for (to, from) in wide.iter_mut().zip(bytes) {
@@ -116,7 +138,8 @@ fn values(tensor: &Tensor) -> impl Iterator<Item = Value> {
             | DataType::Uint8
             | DataType::Uint16
             | DataType::Uint32
-            | DataType::Uint64 => Value::Integer(bits.into()),
+            | DataType::Uint64
+            | DataType::Bytes => Value::Integer(bits.into()),
             DataType::Int8 => Value::Integer((bits as u8 as i8).into()),
             DataType::Int16 => Value::Integer((bits as u16 as i16).into()),
             DataType::Int32 => Value::Integer((bits as u32 as i32).into()),
@@ -148,9 +171,13 @@ pub struct Choices {
     pub shapes: Vec<(String, Vec<u64>)>,
     /// Values of inputs that are integers, by name, without the last; others are 0 and 1, which is in every vocabulary.
     pub ranges: Vec<(String, Range<i64>)>,
+    /// Inputs of BYTES, by name, and a text that is among theirs; one may be there several times. Others have "0" and "1", which also
+    /// are numbers.
+    pub texts: Vec<(String, String)>,
 }
 
-/// Inputs for a try: numbers between -1 and 1, integers of 0 and 1, dynamic dimensions of 1. The same for the same seed.
+/// Inputs for a try: numbers between -1 and 1, integers of 0 and 1, texts of one of these digits, dynamic dimensions of 1. The same
+/// for the same seed.
 #[must_use]
 pub fn sample_inputs(inputs: &[TensorSpec], seed: u64) -> Vec<Tensor> {
     let smallest = |spec: &TensorSpec| spec.shape.iter().map(|it| fixed(it).unwrap_or(1)).collect();
@@ -195,13 +222,29 @@ pub fn sample_inputs_of(
                 "input '{name}', which is of type {data_type}, has no values of {range:?}"
             ))
         })?;
-        for element in sample.data.chunks_exact_mut(sample.data_type.size()) {
+        let size = sample.data_type.size().unwrap_or(usize::MAX);
+        for element in sample.data.chunks_exact_mut(size) {
             let above = next().checked_rem(length).unwrap_or(0);
             let value = range.start.wrapping_add_unsigned(above);
             for (to, from) in element.iter_mut().zip(value.to_le_bytes()) {
                 *to = from;
             }
         }
+    }
+    for (name, _) in &choices.texts {
+        let sample = samples.iter_mut().find(|sample| sample.name == *name);
+        let sample = sample.ok_or_else(|| unknown(name))?;
+        let of_it = choices.texts.iter().filter(|(of, _)| of == name);
+        let texts: Vec<&str> = of_it.map(|(_, text)| text.as_str()).collect();
+        let elements = sample.to_bytes().map(|elements| elements.len());
+        let elements = elements.ok_or_else(|| wrong(format!("input '{name}' takes no texts")))?;
+        let drawn = |_| {
+            let place = next().checked_rem(texts.len() as u64).unwrap_or(0);
+            texts.get(place as usize).copied().unwrap_or_default()
+        };
+        let drawn: Vec<&str> = (0..elements).map(drawn).collect();
+        let made = Tensor::bytes(name, &sample.shape, &drawn);
+        *sample = made.map_err(|e| wrong(format!("input '{name}': {e}")))?;
     }
     Ok(samples)
 }
@@ -228,6 +271,7 @@ fn integers(data_type: DataType) -> Option<RangeInclusive<i64>> {
         DataType::Bool | DataType::Fp16 | DataType::Fp32 | DataType::Fp64 | DataType::Bf16 => {
             return None;
         }
+        DataType::Bytes => return None,
     })
 }
 
@@ -271,8 +315,10 @@ fn element(data_type: DataType, bits: u64) -> Vec<u8> {
         DataType::Bf16 => ((number.to_bits() >> 16) as u16).to_le_bytes().to_vec(),
         // A sign, and an exponent for numbers from 0.5 to 1.
         DataType::Fp16 => ((bits as u16 & 0x83ff) | 0x3800).to_le_bytes().to_vec(),
+        // Its length, and the digit.
+        DataType::Bytes => vec![1, 0, 0, 0, b'0' | (bits >> 63) as u8],
         _ => {
-            let mut bytes = vec![0; data_type.size()];
+            let mut bytes = vec![0; data_type.size().unwrap_or(1)];
             if let Some(low) = bytes.first_mut() {
                 *low = (bits >> 63) as u8;
             }

@@ -150,6 +150,8 @@ fn entry(key: &str, value: &str) -> StringStringEntryProto {
 /// Type and bytes of a tensor whose elements are in the model; none of a type that a list cannot have.
 fn elements(tensor: &TensorProto) -> Option<(DataType, Bytes)> {
     let data_type = protocol_type(tensor.data_type())?;
+    // Texts stay in the graph.
+    let size = data_type.size()?;
     if let Some(raw) = &tensor.raw_data {
         return Some((data_type, raw.clone()));
     }
@@ -164,7 +166,7 @@ fn elements(tensor: &TensorProto) -> Option<(DataType, Bytes)> {
             little_endian(&tensor.uint64_data, low)
         }
         data_type::INT32 => little_endian(&tensor.int32_data, wide),
-        _ => match data_type.size() {
+        _ => match size {
             1 => little_endian(&tensor.int32_data, |it| {
                 let [low, ..] = it.to_le_bytes();
                 [low]

@@ -1,5 +1,6 @@
 //! One run at a time in a session that many share.
 
+use std::borrow::Cow;
 use std::ffi::{CStr, CString};
 use std::sync::Arc;
 
@@ -8,7 +9,7 @@ use ort::session::RunOptions;
 use sesemi_protocol::package::{Manifest, TensorSpec};
 use sesemi_protocol::tensor::{DataType, Tensor, TensorView};
 use sesemi_semirt::engine::{EngineError, Execution, LoadedModel, Stop, check_request};
-use zeroize::Zeroizing;
+use zeroize::{Zeroize as _, Zeroizing};
 
 use crate::raw::{Memory, Session, Value, is_aligned};
 
@@ -138,7 +139,10 @@ impl Loaded {
         let (_, port) = port.ok_or_else(|| wrong(&"the model does not have it"))?;
         let shape = input.shape.iter().map(|extent| i64::try_from(*extent));
         let shape: Vec<i64> = shape.collect::<Result<_, _>>().map_err(|e| wrong(&e))?;
-        let value = Value::over(input.data_type, &shape, bytes, &self.memory);
+        let value = match input.data_type {
+            DataType::Bytes => Value::strings(&shape, bytes),
+            other => Value::over(other, &shape, bytes, &self.memory),
+        };
         Ok((port.name.as_c_str(), value.map_err(|e| wrong(&e))?, bytes))
     }
 }
@@ -157,7 +161,7 @@ impl<'i> Aligned<'i> {
         if is_aligned(input.data, input.data_type) {
             return Self::Own(input.data);
         }
-        let size = input.data_type.size();
+        let size = input.data_type.size().unwrap_or(1);
         let room = input.data.len().saturating_add(size);
         let mut bytes = Zeroizing::new(Vec::<u8>::with_capacity(room));
         let start = bytes.as_ptr().align_offset(size).min(size);
@@ -179,9 +183,12 @@ fn tensor(
     spec: &TensorSpec,
     data_type: DataType,
     shape: Vec<u64>,
-    bytes: &[u8],
+    bytes: Cow<'_, [u8]>,
 ) -> Result<Tensor, EngineError> {
     if !spec.fits(data_type, &shape) {
+        if let Cow::Owned(mut bytes) = bytes {
+            bytes.zeroize();
+        }
         return Err(EngineError::Run(format!(
             "output '{}' is not of the type and shape that the manifest says",
             spec.name
@@ -191,7 +198,7 @@ fn tensor(
         name: spec.name.clone(),
         data_type,
         shape,
-        data: bytes.to_vec(),
+        data: bytes.into_owned(),
     })
 }
 

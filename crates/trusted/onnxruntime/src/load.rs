@@ -7,7 +7,7 @@ use std::sync::Arc;
 use ort::environment::Environment;
 use ort::session::Session as OrtSession;
 use ort::session::builder::{GraphOptimizationLevel, SessionBuilder};
-use ort::value::{Outlet, TensorElementType};
+use ort::value::Outlet;
 use sesemi_protocol::package::{
     Dimension, Form, Manifest, ModelFormat, TensorSpec, WEIGHT_ALIGNMENT, WEIGHTS, WeightList,
 };
@@ -211,9 +211,6 @@ fn ports(specs: &[TensorSpec], found: &[Outlet], what: &str) -> Result<Vec<Port>
             let port = found.iter().find(|port| port.name() == spec.name);
             let port = port.ok_or_else(|| wrong("is missing"))?;
             let element = port.dtype().tensor_type();
-            if element == Some(TensorElementType::String) {
-                return Err(wrong("has strings (BYTES), which requests do not have"));
-            }
             if element != Some(element_type(spec.data_type).into()) {
                 return Err(wrong("has another data type"));
             }

@@ -1,7 +1,8 @@
 //! The one place with `unsafe`: what ONNX Runtime's C interface offers and `ort` does not, or not without a copy.
 //!
 //! 1. Tensors over bytes that are here already ([`Value::over`]): of requests, and of weights where they were decrypted.
-//! 2. Runs at the same time in one session ([`Session::run`]). `ort` takes `&mut` for a run; ONNX Runtime itself says that "multiple
+//! 2. Tensors of strings ([`Value::strings`]), which are any bytes here: `ort` takes texts alone, and none with a zero in it.
+//! 3. Runs at the same time in one session ([`Session::run`]). `ort` takes `&mut` for a run; ONNX Runtime itself says that "multiple
 //!    threads are allowed to run this function; hence its thread-safe" (`core/session/inference_session.h`, of `Run`), and what
 //!    its authors know not to be is in providers for other processors, of which none is registered here.
 //!
@@ -10,9 +11,12 @@
 
 #![allow(unsafe_code)]
 
+mod strings;
+
 use core::ffi::{CStr, c_char, c_void};
 use core::marker::PhantomData;
 use core::ptr::{self, NonNull};
+use std::borrow::Cow;
 use std::ffi::CString;
 use std::sync::Arc;
 
@@ -31,6 +35,8 @@ const MAX_OUTPUT_RANK: usize = sesemi_protocol::limits::MAX_RANK;
 pub(crate) struct Value<'d> {
     value: NonNull<sys::OrtValue>,
     data: PhantomData<&'d [u8]>,
+    /// How many strings it has that were made here, to be wiped with it.
+    strings: usize,
 }
 
 // SAFETY: a value is a counted reference to a tensor, which belongs to no thread; nothing changes it but `wipe`, which takes
@@ -41,6 +47,7 @@ unsafe impl Sync for Value<'_> {}
 
 impl Drop for Value<'_> {
     fn drop(&mut self) {
+        self.wipe_strings(self.strings);
         // SAFETY: it is ours, and nobody has it any more. Bytes that it only refers to are left alone.
         unsafe { (ort::api().ReleaseValue)(self.value.as_ptr()) };
     }
@@ -50,21 +57,21 @@ impl<'d> Value<'d> {
     /// A tensor over these bytes.
     ///
     /// # Errors
-    /// If they are not aligned for their type, or not as long as type and shape ask for.
+    /// If they are not aligned for their type, or not as long as type and shape ask for, or are BYTES, which are objects of C++ there.
     pub(crate) fn over(
         data_type: DataType,
         shape: &[i64],
         data: &'d [u8],
         memory: &Memory,
     ) -> Result<Self, Error> {
+        if data_type.size().is_none() {
+            return Err(Error::new("BYTES are not used where they lie"));
+        }
         if !is_aligned(data, data_type) {
             return Err(Error::new("the tensor's bytes are not aligned"));
         }
-        let extents = shape.iter().map(|extent| u64::try_from(*extent));
-        let extents: Vec<u64> = extents
-            .collect::<Result<_, _>>()
-            .map_err(|_| Error::new("a dimension is negative"))?;
         // Of the name nothing is wanted here but that there is one.
+        let extents = extents(shape)?;
         tensor::check("-", data_type, &extents, data.len() as u64).map_err(Error::wrap)?;
         let mut value = ptr::null_mut();
         let element = element_type(data_type);
@@ -91,31 +98,53 @@ impl<'d> Value<'d> {
         Ok(Self {
             value,
             data: PhantomData,
+            strings: 0,
         })
     }
 
-    /// Its type, its shape, and its bytes.
+    /// Its type, its shape, and its bytes, as they travel.
     ///
     /// # Errors
     /// If it is no tensor of a type that requests and responses have.
-    pub(crate) fn read(&self) -> Result<(DataType, Vec<u64>, &[u8]), Error> {
-        let (data_type, shape, length) = self.describe()?;
+    pub(crate) fn read(&self) -> Result<(DataType, Vec<u64>, Cow<'_, [u8]>), Error> {
+        let described = self.describe()?;
+        let bytes = match described.length {
+            Some(length) => Cow::Borrowed(self.bytes(length)?),
+            None => Cow::Owned(self.read_strings(described.elements)?),
+        };
+        Ok((described.data_type, described.shape, bytes))
+    }
+
+    /// The bytes of a tensor that has so many.
+    fn bytes(&self, length: usize) -> Result<&[u8], Error> {
         if length == 0 {
-            return Ok((data_type, shape, &[]));
+            return Ok(&[]);
         }
         let data = NonNull::new(self.data()?).ok_or_else(|| Error::new("it has no data"))?;
         // SAFETY: a tensor of this type and shape has so many bytes on the processor that this runs on, since no other
         // provider is registered; they live and stay for as long as the value.
-        let bytes = unsafe { core::slice::from_raw_parts(data.as_ptr().cast::<u8>(), length) };
-        Ok((data_type, shape, bytes))
+        Ok(unsafe { core::slice::from_raw_parts(data.as_ptr().cast::<u8>(), length) })
     }
 
-    /// Overwrites its bytes.
+    /// Where its bytes lie; none of strings, which lie in many places.
+    fn in_place(&self) -> Result<Option<&[u8]>, Error> {
+        let length = self.describe()?.length;
+        length.map(|length| self.bytes(length)).transpose()
+    }
+
+    /// Overwrites what it holds.
     ///
     /// # Safety
-    /// They are the value's own: not over bytes that somebody lent, and no initializer.
+    /// It is the value's own: not over bytes that somebody lent, and no initializer.
     pub(crate) unsafe fn wipe(&mut self) {
-        let Ok((_, _, length)) = self.describe() else {
+        let Ok(Described {
+            length, elements, ..
+        }) = self.describe()
+        else {
+            return;
+        };
+        let Some(length) = length else {
+            self.wipe_strings(elements);
             return;
         };
         if let Some(data) = self
@@ -124,7 +153,7 @@ impl<'d> Value<'d> {
             .and_then(NonNull::new)
             .filter(|_| length > 0)
         {
-            // SAFETY: as in `read`; the value is taken exclusively, and the caller says that its bytes are nobody else's.
+            // SAFETY: as in `bytes`; the value is taken exclusively, and the caller says that its bytes are nobody else's.
             unsafe { core::slice::from_raw_parts_mut(data.as_ptr().cast::<u8>(), length) }
                 .zeroize();
         }
@@ -142,8 +171,8 @@ impl<'d> Value<'d> {
         Ok(data)
     }
 
-    /// Its type, shape and length in bytes.
-    fn describe(&self) -> Result<(DataType, Vec<u64>, usize), Error> {
+    /// Its type, shape and length.
+    fn describe(&self) -> Result<Described, Error> {
         let no_tensor = || Error::new("it is no tensor");
         let mut is_tensor = 0;
         let mut info = ptr::null_mut();
@@ -160,15 +189,39 @@ impl<'d> Value<'d> {
         let data_type = data_type(info.element_type()?)
             .ok_or_else(|| Error::new("it has a data type that responses do not have"))?;
         let shape = info.shape()?;
-        let length = shape
-            .iter()
-            .try_fold(data_type.size(), |length, extent| {
-                length.checked_mul(usize::try_from(*extent).ok()?)
-            })
-            .filter(|length| isize::try_from(*length).is_ok())
-            .ok_or_else(|| Error::new("its shape is too large"))?;
-        Ok((data_type, shape, length))
+        let times = |size: usize| {
+            shape
+                .iter()
+                .try_fold(size, |length, extent| {
+                    length.checked_mul(usize::try_from(*extent).ok()?)
+                })
+                .filter(|length| isize::try_from(*length).is_ok())
+                .ok_or_else(|| Error::new("its shape is too large"))
+        };
+        Ok(Described {
+            data_type,
+            elements: times(1)?,
+            length: data_type.size().map(times).transpose()?,
+            shape,
+        })
     }
+}
+
+/// What a tensor says of itself.
+struct Described {
+    data_type: DataType,
+    shape: Vec<u64>,
+    elements: usize,
+    /// In bytes; none of strings.
+    length: Option<usize>,
+}
+
+/// A shape as requests have it.
+fn extents(shape: &[i64]) -> Result<Vec<u64>, Error> {
+    let extents = shape.iter().map(|extent| u64::try_from(*extent));
+    extents
+        .collect::<Result<_, _>>()
+        .map_err(|_| Error::new("a dimension is negative"))
 }
 
 /// Type and shape of a tensor, to be given back.
@@ -398,7 +451,7 @@ impl Session {
         options: &RunOptions<NoSelectedOutputs>,
         inputs: &[(&CStr, Value<'_>, &[u8])],
         outputs: &[&CStr],
-        mut take: impl FnMut(usize, DataType, Vec<u64>, &[u8]) -> Result<T, E>,
+        mut take: impl FnMut(usize, DataType, Vec<u64>, Cow<'_, [u8]>) -> Result<T, E>,
     ) -> Result<Vec<T>, E> {
         let input_names: Vec<*const c_char> = inputs.iter().map(|(it, ..)| it.as_ptr()).collect();
         let input_values: Vec<*const sys::OrtValue> = inputs
@@ -454,15 +507,17 @@ struct Wiped<'r, 'd> {
 impl Drop for Wiped<'_, '_> {
     fn drop(&mut self) {
         for value in &mut self.values {
-            let lent = match value.read() {
-                Ok((_, _, bytes)) => {
+            let lent = match value.in_place() {
+                Ok(Some(bytes)) => {
                     let mut inputs = self.inputs.iter();
                     self.session.owns(bytes) || inputs.any(|(.., input)| overlap(input, bytes))
                 }
+                // Strings that were put in are copies for this run, which is over.
+                Ok(None) => false,
                 Err(_) => true,
             };
             if !lent {
-                // SAFETY: the bytes are neither of an input nor of weights that are used in place; initializers that ONNX
+                // SAFETY: the bytes are neither of a request nor of weights that are used in place; initializers that ONNX
                 // Runtime holds itself it copies into an output, because outputs belong to the caller.
                 unsafe { value.wipe() };
             }
@@ -477,7 +532,8 @@ fn overlap(one: &[u8], other: &[u8]) -> bool {
 
 /// Whether bytes lie so that elements of this type can be read from them.
 pub(crate) fn is_aligned(data: &[u8], data_type: DataType) -> bool {
-    data.as_ptr().addr().is_multiple_of(data_type.size())
+    let size = data_type.size().unwrap_or(1);
+    data.as_ptr().addr().is_multiple_of(size)
 }
 
 /// ONNX Runtime's name for a data type.
@@ -497,6 +553,7 @@ pub(crate) fn element_type(data_type: DataType) -> ElementType {
         DataType::Fp32 => E::ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT,
         DataType::Fp64 => E::ONNX_TENSOR_ELEMENT_DATA_TYPE_DOUBLE,
         DataType::Bf16 => E::ONNX_TENSOR_ELEMENT_DATA_TYPE_BFLOAT16,
+        DataType::Bytes => E::ONNX_TENSOR_ELEMENT_DATA_TYPE_STRING,
     }
 }
 

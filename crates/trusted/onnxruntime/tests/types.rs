@@ -16,6 +16,7 @@ use sesemi_protocol::tensor::{DataType, Tensor, TensorView};
 use sesemi_semirt::engine::EngineError;
 use support::{engine, load, model, node, value};
 
+/// All but BYTES, which have tests of their own: `texts.rs`.
 const TYPES: [(DataType, i32); 13] = [
     (DataType::Bool, data_type::BOOL),
     (DataType::Uint8, data_type::UINT8),
@@ -49,7 +50,7 @@ fn turning(elem_type: i32) -> Vec<u8> {
 }
 
 fn tensor(data_type: DataType, rows: u64) -> Tensor {
-    let length = rows as usize * 3 * data_type.size();
+    let length = rows as usize * 3 * data_type.size().unwrap();
     let limit = if data_type == DataType::Bool { 2 } else { 251 };
     Tensor {
         name: "x".into(),
@@ -60,7 +61,7 @@ fn tensor(data_type: DataType, rows: u64) -> Tensor {
 }
 
 fn turned(tensor: &Tensor) -> Vec<u8> {
-    let (rows, size) = (tensor.shape[0] as usize, tensor.data_type.size());
+    let (rows, size) = (tensor.shape[0] as usize, tensor.data_type.size().unwrap());
     let element = |row: usize, column: usize| {
         let start = (row * 3 + column) * size;
         tensor.data[start..start + size].to_vec()
@@ -68,6 +69,13 @@ fn turned(tensor: &Tensor) -> Vec<u8> {
     (0..3)
         .flat_map(|column| (0..rows).flat_map(move |row| element(row, column)))
         .collect()
+}
+
+#[test]
+fn every_data_type_of_requests_is_among_those_that_are_tried() {
+    let tried = |it: &DataType| TYPES.iter().any(|(tried, _)| tried == it);
+    let mut rest = DataType::ALL.into_iter().filter(|it| !tried(it));
+    assert_eq!((rest.next(), rest.next()), (Some(DataType::Bytes), None));
 }
 
 #[test]
@@ -246,27 +254,50 @@ fn an_output_that_is_a_constant_is_the_same_in_every_run() {
     }
 }
 
-#[test]
-fn a_model_of_strings_is_refused_with_a_sentence() {
-    let Some(engine) = engine() else { return };
-    let onnx = model(GraphProto {
-        node: vec![node("Identity", &["x"], "y")],
-        input: vec![value("x", data_type::STRING, &[1])],
-        output: vec![value("y", data_type::STRING, &[1])],
+/// `state` is what came before: half of it is added to `x`, and goes out as `sum` and as the next state.
+fn remembering() -> Vec<u8> {
+    let floats = |name| value(name, data_type::FLOAT, &[1, 2]);
+    model(GraphProto {
+        node: vec![
+            node("Mul", &["state", "half"], "faded"),
+            node("Add", &["x", "faded"], "next_state"),
+            node("ReduceSum", &["next_state"], "sum"),
+        ],
+        initializer: vec![TensorProto::floats("half", &[], &[0.5])],
+        input: vec![floats("x"), floats("state")],
+        output: vec![
+            value("sum", data_type::FLOAT, &[1, 1]),
+            floats("next_state"),
+        ],
         ..Default::default()
-    });
-    assert!(sesemi_compile::specs(&onnx).is_err());
-    // Whatever its manifest says.
-    let said = turning(data_type::FLOAT);
-    let (inputs, outputs) = sesemi_compile::specs(&said).unwrap();
-    let form = whole(&onnx);
-    let parts = form.parts();
-    let manifest =
-        sesemi_protocol::package::Manifest::describing(inputs, outputs, &[form.content(&parts)]);
-    use sesemi_semirt::engine::Engine as _;
-    let refused = engine.load(&manifest, &manifest.forms[0], vec![onnx.clone()]);
-    let Err(EngineError::Manifest(why)) = refused else {
-        panic!("a model of strings was loaded");
-    };
-    assert!(why.contains("strings"), "{why}");
+    })
+}
+
+#[test]
+fn a_state_that_the_client_hands_back_is_carried_from_request_to_request() {
+    use sesemi_semirt::engine::{Engine, rten::Rten};
+    let rten = Rten::new(1);
+    let fast: Option<&dyn Engine> = engine().map(|it| it as _);
+    let onnx = remembering();
+    for engine in fast.into_iter().chain([&rten as &dyn Engine]) {
+        let model = load(engine, &onnx, &whole(&onnx)).unwrap();
+        // Executions hold no state: any of them takes the next request.
+        let mut executions = [model.execution().unwrap(), model.execution().unwrap()];
+        let mut state = Tensor::fp32("state", &[1, 2], &[0.0; 2]).unwrap();
+        let mut sums = Vec::new();
+        for (place, x) in [[1.0, 2.0], [0.0, 0.0], [4.0, 0.0]].into_iter().enumerate() {
+            let x = Tensor::fp32("x", &[1, 2], &x).unwrap();
+            let execution = &mut executions[place % 2];
+            let outputs = execution.run(&[x.view(), state.view()], &[]).unwrap();
+            sums.extend(outputs[0].to_fp32().unwrap());
+            // The output of one request is the input of the next, by another name.
+            state = Tensor {
+                name: "state".into(),
+                ..outputs[1].clone()
+            };
+        }
+        // 1 + 2; half of it; 4 + 0.25, and 0.5.
+        assert_eq!(sums, [3.0, 1.5, 4.75], "{}", engine.name());
+        assert_eq!(state.to_fp32().unwrap(), [4.25, 0.5]);
+    }
 }

@@ -6,7 +6,7 @@ use crate::limits::{MAX_RANK, MAX_TENSOR_NAME};
 
 mod elements;
 
-pub use elements::{Elements, append};
+pub use elements::{Elements, append, split_elements};
 
 /// Data types of the Open Inference Protocol (KServe v2).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Encode, Decode)]
@@ -181,19 +181,33 @@ pub struct Tensor {
 }
 
 impl Tensor {
+    /// A tensor of these bytes, as [`Tensor::data`] describes them.
+    ///
+    /// # Errors
+    /// [`TensorError`] if they are not what type and shape ask for.
+    pub fn new(
+        name: &str,
+        data_type: DataType,
+        shape: &[u64],
+        data: Vec<u8>,
+    ) -> Result<Self, TensorError> {
+        let tensor = Self {
+            name: name.to_owned(),
+            data_type,
+            shape: shape.to_vec(),
+            data,
+        };
+        tensor.view().check()?;
+        Ok(tensor)
+    }
+
     /// An FP32 tensor of `values` in row-major order.
     ///
     /// # Errors
     /// [`TensorError`] if the shape asks for another number of values.
     pub fn fp32(name: &str, shape: &[u64], values: &[f32]) -> Result<Self, TensorError> {
-        let tensor = Self {
-            name: name.to_owned(),
-            data_type: DataType::Fp32,
-            shape: shape.to_vec(),
-            data: values.iter().flat_map(|v| v.to_le_bytes()).collect(),
-        };
-        tensor.view().check()?;
-        Ok(tensor)
+        let data = values.iter().flat_map(|v| v.to_le_bytes()).collect();
+        Self::new(name, DataType::Fp32, shape, data)
     }
 
     /// The values of an FP32 tensor, row-major; `None` for another type.
@@ -224,14 +238,7 @@ impl Tensor {
         for element in elements {
             append(&mut data, element.as_ref())?;
         }
-        let tensor = Self {
-            name: name.to_owned(),
-            data_type: DataType::Bytes,
-            shape: shape.to_vec(),
-            data,
-        };
-        tensor.view().check()?;
-        Ok(tensor)
+        Self::new(name, DataType::Bytes, shape, data)
     }
 
     /// The elements of a BYTES tensor, row-major; `None` for another type, or where its data is not what its shape asks for.

@@ -119,6 +119,7 @@ fn number(data_type: DataType) -> u64 {
         DataType::Int16 => 5,
         DataType::Int32 => 6,
         DataType::Int64 => 7,
+        DataType::Bytes => 8,
         DataType::Bool => 9,
         DataType::Fp16 => 10,
         DataType::Fp64 => 11,

@@ -45,6 +45,16 @@ fn split(data: &[u8]) -> Option<(&[u8], &[u8])> {
     rest.split_at_checked(usize::try_from(u32::from_le_bytes(*length)).ok()?)
 }
 
+/// The first so many elements of a BYTES tensor's data, as they lie, and what lies behind them; none if there are not so many.
+#[must_use]
+pub fn split_elements(data: &[u8], count: u64) -> Option<(&[u8], &[u8])> {
+    let mut behind = data;
+    for _ in 0..count {
+        (_, behind) = split(behind)?;
+    }
+    data.split_at_checked(data.len().checked_sub(behind.len())?)
+}
+
 /// Checks that data is exactly so many elements.
 pub(super) fn check(data: &[u8], expected: u64) -> Result<(), TensorError> {
     let mut got = 0u64;
@@ -89,6 +99,11 @@ mod tests {
         let read: Vec<&[u8]> = Elements::of(&data).map(Result::unwrap).collect();
         assert_eq!(read, written);
         assert_eq!(check(&data, 4), Ok(()));
+        let (first, behind) = split_elements(&data, 2).unwrap();
+        assert_eq!((first, behind), data.split_at(4 + 4 + 3));
+        assert_eq!(split_elements(&data, 4), Some((&data[..], &[][..])));
+        assert_eq!(split_elements(&data, 0), Some((&[][..], &data[..])));
+        assert_eq!(split_elements(&data, 5), None);
         let (expected, got) = (3, 4);
         let refused = TensorError::Elements { expected, got };
         assert_eq!(check(&data, 3), Err(refused));

@@ -76,6 +76,7 @@ impl Engine for Rten {
         form: &Form,
         parts: Vec<Vec<u8>>,
     ) -> Result<Box<dyn LoadedModel>, EngineError> {
+        check_types(manifest)?;
         let mut parts = parts.into_iter();
         let (first, second) = (parts.next(), parts.next());
         let mut options = ModelOptions::with_all_ops();
@@ -181,6 +182,26 @@ fn engine_type(data_type: DataType) -> Option<RtenType> {
     }
 }
 
+/// Checks that RTen has a type for every input and output, before it looks at the model.
+fn check_types(manifest: &Manifest) -> Result<(), EngineError> {
+    let named = |what| move |spec| (what, spec);
+    let inputs = manifest.inputs.iter().map(named("input"));
+    let outputs = manifest.outputs.iter().map(named("output"));
+    let mut unknown = inputs.chain(outputs);
+    match unknown.find(|(_, spec)| engine_type(spec.data_type).is_none()) {
+        None => Ok(()),
+        Some((what, spec)) => Err(EngineError::Load(no_type(what, spec))),
+    }
+}
+
+fn no_type(what: &str, spec: &TensorSpec) -> String {
+    format!(
+        "{what} '{}' is {}, and RTen has FP32, INT32, INT64, INT8, UINT8 and BOOL only; ONNX Runtime has all types",
+        spec.name,
+        spec.data_type.as_str()
+    )
+}
+
 /// Checks that the model has this input or output, of this type and shape as far as the model says.
 fn check_spec(
     model: &Model,
@@ -189,8 +210,8 @@ fn check_spec(
     ids: &[NodeId],
 ) -> Result<(), EngineError> {
     let wrong = |why: &str| EngineError::Manifest(format!("{what} '{}' {why}", spec.name));
-    let expected = engine_type(spec.data_type)
-        .ok_or_else(|| wrong("has a data type that this engine does not know"))?;
+    let expected =
+        engine_type(spec.data_type).ok_or_else(|| EngineError::Load(no_type(what, spec)))?;
     let id = model
         .node_id(&spec.name)
         .ok()
@@ -408,6 +429,34 @@ mod tests {
                 matches!(load(&manifest), Err(EngineError::Manifest(_))),
                 "{manifest:?}"
             );
+        }
+    }
+
+    #[test]
+    fn types_that_rten_does_not_have_are_refused_with_a_sentence_that_says_what_has_them() {
+        let refused = [
+            (DataType::Bytes, "BYTES"),
+            (DataType::Fp16, "FP16"),
+            (DataType::Bf16, "BF16"),
+            (DataType::Fp64, "FP64"),
+            (DataType::Uint64, "UINT64"),
+        ];
+        for (data_type, name) in refused {
+            let mut input = manifest();
+            input.inputs[0].data_type = data_type;
+            let mut output = manifest();
+            output.outputs[0].data_type = data_type;
+            let said = [
+                (input, format!("input 'features' is {name}, ")),
+                (output, format!("output 'probabilities' is {name}, ")),
+            ];
+            for (manifest, start) in said {
+                let Err(EngineError::Load(why)) = load(&manifest) else {
+                    panic!("a model of {name} was loaded");
+                };
+                assert!(why.starts_with(&start), "{why}");
+                assert!(why.ends_with("ONNX Runtime has all types"), "{why}");
+            }
         }
     }
 
