@@ -289,6 +289,7 @@ impl<'a> Steps<'a> {
             choices: Choices {
                 shapes: self.args.shapes.clone(),
                 ranges: self.args.ranges.clone(),
+                texts: self.args.texts.clone(),
             },
             samples: self.args.samples,
             batch: self.args.batch,

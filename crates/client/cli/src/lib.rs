@@ -24,5 +24,6 @@ pub mod measure;
 pub mod seen;
 pub mod stack;
 mod table;
+pub mod tensors;
 pub mod times;
 pub mod up;

@@ -57,7 +57,9 @@ pub fn of_onnx(bytes: &[u8]) -> Result<Pushed, CliError> {
     let unknown = |spec: &&TensorSpec| !runs_in_rten(spec.data_type);
     if let Some(spec) = inputs.iter().chain(&outputs).find(unknown) {
         let (name, data_type) = (&spec.name, spec.data_type.as_str());
-        return Err(refused(format!("'{name}' is {data_type}")));
+        return Err(refused(format!(
+            "'{name}' is {data_type}, and it has FP32, INT32, INT64, INT8, UINT8 and BOOL only"
+        )));
     }
     let loaded = ModelOptions::with_all_ops().load(bytes.to_vec());
     loaded.map_err(|e| refused(e.to_string()))?;

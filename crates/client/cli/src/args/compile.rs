@@ -38,6 +38,9 @@ pub struct CompileArgs {
     /// of a run is measured with so many rows. An instance uses it only with `--batch-window-ms` [default: each request alone].
     #[arg(long, value_name = "ROWS", value_parser = rows)]
     pub batch: Option<NonZeroU32>,
+    /// A text that an input of BYTES has in samples, where "0" and "1" will not do; may be repeated, also for one input.
+    #[arg(long = "text", value_name = "INPUT=TEXT", value_parser = text)]
+    pub texts: Vec<(String, String)>,
     /// Refuse a model that needs more memory than this, loaded and for one run, in MiB.
     #[arg(long, value_name = "MIB")]
     pub budget_mib: Option<u64>,
@@ -105,6 +108,12 @@ fn shape(text: &str) -> Result<(String, Vec<u64>), String> {
     let extents = extents.split('x').map(str::parse);
     let extents = extents.collect::<Result<_, _>>().map_err(|_| wrong())?;
     Ok((name.to_owned(), extents))
+}
+
+fn text(text: &str) -> Result<(String, String), String> {
+    let wrong = || "an input and a text, such as review=good".to_owned();
+    let (name, text) = text.split_once('=').ok_or_else(wrong)?;
+    Ok((name.to_owned(), text.to_owned()))
 }
 
 fn range(text: &str) -> Result<(String, Range<i64>), String> {

@@ -97,8 +97,14 @@ pub enum Command {
         command: KeyCommand,
     },
     /// Send inputs, sealed, to a model and print the outputs.
-    #[command(after_help = "Example (one row of a CSV file as input):\n  \
-        sesemi infer OWNER/breast-cancer@1 --identity user.identity --csv held-out.csv --rows 3")]
+    ///
+    /// From a CSV file of numbers, row by row, or from a JSON file with inputs of any types and shapes. Texts (BYTES) are JSON strings;
+    /// a tensor with other bytes than UTF-8 has all its elements in base64, and "parameters": {"content_type": "base64"}.
+    #[command(after_help = "Examples:\n  \
+        sesemi infer OWNER/breast-cancer@1 --identity user.identity --csv held-out.csv --rows 3\n  \
+        sesemi infer OWNER/reviews@1 --identity user.identity --inputs reviews.json\n\
+        where reviews.json is as in requests of the Open Inference Protocol:\n  \
+        {\"inputs\": [{\"name\": \"review\", \"datatype\": \"BYTES\", \"shape\": [2], \"data\": [\"good\", \"bad\"]}]}")]
     Infer(InferArgs),
     /// Read KeyService's log, export it, and verify an export offline.
     Audit {
@@ -200,8 +206,12 @@ pub struct InferArgs {
     pub model: String,
     /// A CSV file with a header; each row is one input. The columns' order is the features' order. A column named `label`
     /// is not sent, and shown beside the answer.
-    #[arg(long, value_name = "FILE")]
-    pub csv: PathBuf,
+    #[arg(long, value_name = "FILE", required_unless_present = "inputs")]
+    pub csv: Option<PathBuf>,
+    /// A JSON file with all inputs of one request: {"inputs": [{"name", "datatype", "shape", "data"}]}. With --json the outputs are
+    /// printed in the same form, so that one of them can be an input of the next request.
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["csv", "rows", "input"])]
+    pub inputs: Option<PathBuf>,
     /// How many rows to send, each as a request of its own.
     #[arg(long, default_value = "1", value_parser = rows)]
     pub rows: usize,

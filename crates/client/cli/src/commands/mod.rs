@@ -9,6 +9,7 @@ mod keyservice;
 mod model;
 mod people;
 
+use std::path::Path;
 use std::time::Duration;
 
 use sesemi::{Gateway, Identity, ModelTarget, Standing, Tensor, VersionSelector, look};
@@ -22,8 +23,9 @@ pub use model::model;
 pub use people::{delegate, group};
 
 use crate::args::{IdentityCommand, InferArgs, PolicyArgs, StatusArgs, Who};
-use crate::demo::data::parse_csv;
+use crate::demo::data::{Row, parse_csv};
 use crate::error::{CliError, During as _, file};
+use crate::tensors;
 use actor::print;
 
 /// Longest wait for the gateway's status.
@@ -83,47 +85,55 @@ pub fn policy(args: PolicyArgs) -> Result<(), CliError> {
 /// [`CliError`].
 pub async fn infer(args: InferArgs) -> Result<(), CliError> {
     let model: ModelTarget = args.model.parse().during("read the model's name")?;
-    let text = std::fs::read_to_string(&args.csv).map_err(file(&args.csv))?;
-    let rows = parse_csv(&text)?;
+    let requests = requests(&args)?;
     let json = args.who.json;
     let actor = args.who.connect().await?;
     let gateway = actor.connection.gateway()?;
-    for row in rows.iter().take(args.rows) {
-        let shape = [1, row.features.len() as u64];
-        let input = Tensor::fp32(&args.input, &shape, &row.features).during("make the input")?;
+    for (inputs, label) in requests {
         let inference = actor
             .client
-            .infer(gateway, model.clone(), &[input])
+            .infer(gateway, model.clone(), &inputs)
             .await
             .during("infer")?;
-        let outputs: serde_json::Map<String, serde_json::Value> = inference
-            .outputs
-            .iter()
-            .map(|output| (output.name.clone(), serde_json::json!(output.to_fp32())))
-            .collect();
+        let by_name = |output: &Tensor| (output.name.clone(), tensors::values(output));
+        let named: serde_json::Map<String, serde_json::Value> =
+            inference.outputs.iter().map(by_name).collect();
+        let named = serde_json::Value::from(named);
+        let outputs = match args.inputs {
+            Some(_) => inference.outputs.iter().map(tensors::described).collect(),
+            None => named.clone(),
+        };
         let path = inference.report.path.as_str();
         let version = inference.report.version;
         let value = serde_json::json!({
-            "outputs": outputs, "version": version.get(), "path": path, "label": row.label,
+            "outputs": outputs, "version": version.get(), "path": path, "label": label,
         });
-        let label = row
-            .label
-            .map_or(String::new(), |label| format!("   label {label}"));
+        let label = label.map_or(String::new(), |label| format!("   label {label}"));
         // Who named an alias wants to know which version it meant.
         let meant = match &model.version {
             VersionSelector::Exact(_) => String::new(),
             VersionSelector::Alias(_) => format!("   version {version}"),
         };
-        print(
-            json,
-            &value,
-            &format!(
-                "{}   {path}{meant}{label}",
-                serde_json::Value::from(outputs)
-            ),
-        );
+        print(json, &value, &format!("{named}   {path}{meant}{label}"));
     }
     Ok(())
+}
+
+/// The inputs of each request, and what they are labelled with.
+fn requests(args: &InferArgs) -> Result<Vec<(Vec<Tensor>, Option<u32>)>, CliError> {
+    let read = |path: &Path| std::fs::read_to_string(path).map_err(file(path));
+    let (csv, inputs) = (args.csv.as_deref(), args.inputs.as_deref());
+    let Some(csv) = csv else {
+        let inputs = inputs.ok_or_else(|| CliError::Input("there are no inputs".into()))?;
+        return Ok(vec![(tensors::inputs(&read(inputs)?)?, None)]);
+    };
+    let request = |row: &Row| {
+        let shape = [1, row.features.len() as u64];
+        let input = Tensor::fp32(&args.input, &shape, &row.features).during("make the input")?;
+        Ok((vec![input], row.label))
+    };
+    let rows = parse_csv(&read(csv)?)?;
+    rows.iter().take(args.rows).map(request).collect()
 }
 
 /// `sesemi status`.

@@ -1,6 +1,6 @@
 //! Several requests as the rows of one run: how their inputs become one, and the outputs many again. Pure.
 
-use sesemi_protocol::tensor::{Tensor, TensorView};
+use sesemi_protocol::tensor::{self, DataType, Tensor, TensorView};
 
 /// How many rows inputs of these shapes have, if all have as many: the extent of their first dimension.
 pub fn count<'s>(mut shapes: impl Iterator<Item = &'s [u64]>) -> Option<u64> {
@@ -61,19 +61,34 @@ fn cut<'t>(output: &'t Tensor, rows: &[u64]) -> Option<Vec<&'t [u8]>> {
     if output.shape.first() != Some(&total) || total == 0 {
         return None;
     }
-    let row = output
-        .data
-        .len()
-        .checked_div(usize::try_from(total).ok()?)?;
+    let rest = output.shape.get(1..).unwrap_or_default();
     let mut left = output.data.as_slice();
     let mut parts = Vec::with_capacity(rows.len());
     for rows in rows {
-        let (part, after) =
-            left.split_at_checked(row.checked_mul(usize::try_from(*rows).ok()?)?)?;
+        let (part, after) = cut_off(output.data_type, left, *rows, rest)?;
         left = after;
         parts.push(part);
     }
     left.is_empty().then_some(parts)
+}
+
+/// The first so many `rows` of data, and what lies behind them. Rows of texts are as long as their texts, which is looked at: cut
+/// elsewhere, they would be another request's.
+fn cut_off<'d>(
+    data_type: DataType,
+    data: &'d [u8],
+    rows: u64,
+    rest: &[u64],
+) -> Option<(&'d [u8], &'d [u8])> {
+    let mut rest = rest.iter();
+    let elements = rest.try_fold(rows, |elements, extent| elements.checked_mul(*extent))?;
+    match data_type.size() {
+        Some(size) => {
+            let elements = usize::try_from(elements).ok()?;
+            data.split_at_checked(elements.checked_mul(size)?)
+        }
+        None => tensor::split_elements(data, elements),
+    }
 }
 
 #[cfg(test)]
@@ -106,6 +121,23 @@ mod tests {
         assert_eq!(joined[0].shape, [2, 2]);
         let parts = split(&joined, &[1, 1]).unwrap();
         assert_eq!(parts, [vec![a.0, a.1], vec![b.0, b.1]]);
+    }
+
+    #[test]
+    fn texts_go_to_the_requests_of_their_rows_however_long_they_are() {
+        let texts = |shape: &[u64], texts: &[&str]| vec![Tensor::bytes("y", shape, texts).unwrap()];
+        // Equal parts of the data would be 16 bytes each, and the first one would have some of the second row.
+        let all = texts(&[3, 2], &["b", "", "", "a secret", "cc", "the end of it"]);
+        assert_eq!(all[0].data.len(), 48);
+        let parts = split(&all, &[1, 2]).unwrap();
+        assert_eq!(parts[0], texts(&[1, 2], &["b", ""]));
+        let second = ["", "a secret", "cc", "the end of it"];
+        assert_eq!(parts[1], texts(&[2, 2], &second));
+        let mut cut = all;
+        cut[0].data.pop();
+        assert!(split(&cut, &[1, 2]).is_none());
+        cut[0].data.extend([0; 5]);
+        assert!(split(&cut, &[1, 2]).is_none());
     }
 
     #[test]
