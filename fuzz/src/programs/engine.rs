@@ -25,7 +25,11 @@ impl<'a> Described<'a> {
         let rank = input.byte() % 5;
         // Small extents, so that many of the tensors are consistent.
         let shape: Vec<u64> = (0..rank).map(|_| u64::from(input.byte())).collect();
-        let size = shape.iter().product::<u64>() * data_type.size() as u64;
+        let elements = shape.iter().product::<u64>();
+        let size = match data_type.size() {
+            Some(size) => elements * size as u64,
+            None => u64::from(input.byte()),
+        };
         let data = input.bytes(usize::try_from(size).unwrap());
         Self {
             name,

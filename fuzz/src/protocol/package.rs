@@ -46,7 +46,7 @@ pub fn weight_list(bytes: &[u8]) {
         let elements: u64 = weight.shape.iter().product();
         assert_eq!(
             range.end - range.start,
-            elements * weight.data_type.size() as u64
+            elements * weight.data_type.size().unwrap() as u64
         );
         end = range.end;
     }

@@ -5,7 +5,7 @@ use core::str::FromStr;
 
 use sesemi_protocol::package::{Dimension, TensorSpec};
 use sesemi_protocol::padding::{MIN_BUCKET, padded_length};
-use sesemi_protocol::tensor::{self, DataType, TensorView};
+use sesemi_protocol::tensor::{self, DataType, Elements, TensorError, TensorView};
 use sesemi_protocol::{
     AliasName, CodeIdentityDigest, Digest, GroupName, ModelId, ModelName, ModelRef, ModelTarget,
     ModelVersion, PrincipalId, RequestId, ServiceId, VersionSelector,
@@ -73,7 +73,11 @@ pub fn tensor_description(bytes: &[u8]) {
     let length = input.number();
     if tensor::check(&name, data_type, &shape, length).is_ok() {
         let elements: u128 = shape.iter().map(|extent| u128::from(*extent)).product();
-        assert_eq!(elements * data_type.size() as u128, u128::from(length));
+        match data_type.size() {
+            Some(size) => assert_eq!(elements * size as u128, u128::from(length)),
+            // Each element has at least its length.
+            None => assert!(elements * 4 <= u128::from(length)),
+        }
     }
     let data = input.rest();
     let view = TensorView {
@@ -83,7 +87,11 @@ pub fn tensor_description(bytes: &[u8]) {
         data,
     };
     let described = tensor::check(&name, data_type, &shape, data.len() as u64);
-    assert_eq!(view.check(), described);
+    if data_type == DataType::Bytes {
+        bytes_elements(&view, described);
+    } else {
+        assert_eq!(view.check(), described);
+    }
     let spec = |dimension: fn(u64) -> Dimension| TensorSpec {
         name: name.clone(),
         data_type,
@@ -93,6 +101,21 @@ pub fn tensor_description(bytes: &[u8]) {
         assert!(spec.fits(data_type, &shape));
         assert!(spec.describe().starts_with(data_type.as_str()));
     }
+}
+
+/// Whatever is accepted as BYTES is the elements that are read of it, written again.
+fn bytes_elements(view: &TensorView<'_>, described: Result<(), TensorError>) {
+    let elements: Result<Vec<&[u8]>, _> = Elements::of(view.data).collect();
+    let mut extents = view.shape.iter();
+    let count = extents.try_fold(1u64, |count, extent| count.checked_mul(*extent));
+    let read = elements.as_ref().ok().map(|it| it.len() as u64);
+    let fits = count.is_some() && read == count;
+    assert_eq!(view.check().is_ok(), described.is_ok() && fits);
+    let mut written = Vec::new();
+    for element in elements.unwrap_or_default() {
+        tensor::append(&mut written, element).unwrap();
+    }
+    assert!(written.is_empty() || written == view.data);
 }
 
 pub(crate) fn id_seeds() -> Vec<Vec<u8>> {
@@ -113,7 +136,16 @@ pub(crate) fn tensor_seeds() -> Vec<Vec<u8>> {
         bytes.resize(bytes.len() + length as usize, 0);
         bytes
     };
+    // Two elements of BYTES: one byte, and none.
+    let texts = [
+        &[13, 1, b'x', 1][..],
+        &2u64.to_le_bytes(),
+        &9u64.to_le_bytes(),
+        &[1, 0, 0, 0, b'a', 0, 0, 0, 0],
+    ];
     vec![
+        texts.concat(),
+        seed(13, &[3], 12),
         seed(10, &[1, 30], 120),
         seed(0, &[], 1),
         seed(8, &[0, u64::MAX], 0),
