@@ -13,7 +13,7 @@ use std::io::Write as _;
 use std::process::{Command, Stdio};
 
 use sesemi_compile::{Choices, Job, JobForm, Said, part_names, split_weights};
-use sesemi_onnx::messages::{GraphProto, ModelProto};
+use sesemi_onnx::messages::{GraphProto, ModelProto, TypeValue, data_type};
 use sesemi_protocol::package::ModelFormat;
 use tempfile::TempDir;
 
@@ -110,6 +110,31 @@ fn a_model_with_an_unknown_operator_is_refused_and_the_operator_named() {
     let onnx = sesemi_onnx::write(&model).unwrap();
     let why = said(&place, &onnx, |_| {}).unwrap_err().why;
     assert!(why.contains("Bewitch"), "{why}");
+}
+
+#[test]
+fn a_model_of_a_type_that_rten_does_not_have_is_refused_and_the_type_named() {
+    let place = tempfile::tempdir().unwrap();
+    let types = [
+        (data_type::STRING, "BYTES"),
+        (data_type::DOUBLE, "FP64"),
+        (data_type::FLOAT16, "FP16"),
+        (data_type::BFLOAT16, "BF16"),
+    ];
+    for (number, name) in types {
+        let mut model: ModelProto = sesemi_onnx::read(MODEL).unwrap();
+        let graph: &mut GraphProto = model.graph.as_mut().unwrap();
+        let input = graph.input[0].r#type.as_mut().unwrap();
+        let Some(TypeValue::TensorType(tensor)) = &mut input.value else {
+            panic!("the input is no tensor");
+        };
+        tensor.elem_type = Some(number);
+        let onnx = sesemi_onnx::write(&model).unwrap();
+        let why = said(&place, &onnx, |_| {}).unwrap_err().why;
+        let expected = format!("input 'features' is {name}, and RTen has FP32, ");
+        assert!(why.contains(&expected), "{why}");
+        assert!(why.contains("ONNX Runtime has all types"), "{why}");
+    }
 }
 
 #[test]
