@@ -103,7 +103,7 @@ impl Trial {
                 .iter()
                 .map(|(name, range)| ((*name).into(), range.clone()))
                 .collect(),
-            texts: Vec::new(),
+            ..Choices::default()
         };
         let sample = |seed| sample_inputs_of(&inputs, &choices, seed).map_err(in_one_line);
         // Others than those that the compiler tried.

@@ -18,7 +18,7 @@ fn tensor(data_type: DataType, data: &[u8]) -> Tensor {
     Tensor {
         name: "out".into(),
         data_type,
-        shape: vec![(data.len() / data_type.size()) as u64],
+        shape: vec![(data.len() / data_type.size().unwrap()) as u64],
         data: data.to_vec(),
     }
 }
@@ -77,7 +77,7 @@ fn floats_may_differ_in_their_last_digits_and_no_more() {
 fn integers_and_booleans_are_the_same_or_differ() {
     let whole = |data_type, value: i64| {
         let bytes = value.to_le_bytes();
-        tensor(data_type, &bytes[..data_type.size()])
+        tensor(data_type, &bytes[..data_type.size().unwrap()])
     };
     for (data_type, one, other) in [
         // Within the tolerance for floats, and the same once they are floats.
@@ -117,8 +117,8 @@ fn a_range_that_a_type_has_no_room_for_is_refused_instead_of_wrapping() {
             shape: vec![Dimension::Fixed(64)],
         };
         let choices = Choices {
-            shapes: vec![],
             ranges: vec![("in".into(), range)],
+            ..Choices::default()
         };
         sample_inputs_of(&[spec], &choices, 1).map(|mut samples| samples.remove(0))
     };

@@ -12,6 +12,7 @@ mod support;
 
 use sesemi_compile::{
     CompileError, Tolerance, check, compile_for_onnxruntime, sample_inputs, specs, split_weights,
+    whole,
 };
 use sesemi_onnx::messages::{
     AttributeProto, GraphProto, ModelProto, NodeProto, OperatorSetIdProto, TensorProto,
@@ -21,7 +22,7 @@ use sesemi_protocol::package::Manifest;
 use sesemi_protocol::tensor::{DataType, Tensor};
 use sesemi_semirt::engine::rten::Rten;
 use sesemi_semirt::engine::{Engine as _, EngineError};
-use support::{engine, load, model, node, value, whole};
+use support::{engine, load, model, node, value};
 
 /// What ends at a zero, or is no UTF-8, or too long for a string's own place, would come out otherwise.
 fn awkward() -> [Vec<u8>; 6] {

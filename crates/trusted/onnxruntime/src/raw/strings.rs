@@ -133,21 +133,14 @@ mod tests {
     use super::*;
     use crate::{Library, OnnxRuntime};
 
-    /// The library that is installed; none where there is none, which is said.
+    /// One with the library that is installed; none where it cannot be had, which is said.
     fn engine() -> Option<OnnxRuntime> {
         let given = std::env::var_os("SESEMI_TEST_ONNXRUNTIME").map(Into::into);
         let install = || {
             let folder = sesemi_engines::default_folder().unwrap();
-            match sesemi_engines::ONNXRUNTIME.install(&folder) {
-                Ok(path) => Some(path),
-                Err(error) if error.cannot_be_had() => None,
-                Err(error) => panic!("{error}"),
-            }
+            sesemi_engines::optional(sesemi_engines::ONNXRUNTIME.install(&folder)).unwrap()
         };
-        let Some(path) = given.or_else(install) else {
-            eprintln!("skipped: no ONNX Runtime");
-            return None;
-        };
+        let path: std::path::PathBuf = given.or_else(install)?;
         let engine = OnnxRuntime::starting(Library::load(&path).unwrap(), 1).unwrap();
         engine.environment().unwrap();
         Some(engine)
