@@ -156,9 +156,9 @@ pub fn described(tensor: &Tensor) -> Value {
     let mut described = json!({
         "name": tensor.name, "datatype": tensor.data_type.as_str(), "shape": tensor.shape, "data": values(tensor),
     });
-    if is_in_base64(tensor) {
+    if let (true, Some(fields)) = (is_in_base64(tensor), described.as_object_mut()) {
         let content_type = Some(BASE64.to_owned());
-        described["parameters"] = json!(Parameters { content_type });
+        fields.insert("parameters".into(), json!(Parameters { content_type }));
     }
     described
 }

@@ -106,7 +106,7 @@ impl<'d> Value<'d> {
     ///
     /// # Errors
     /// If it is no tensor of a type that requests and responses have.
-    pub(crate) fn read(&self) -> Result<(DataType, Vec<u64>, Cow<'_, [u8]>), Error> {
+    fn read(&self) -> Result<Output<'_>, Error> {
         let described = self.describe()?;
         let bytes = match described.length {
             Some(length) => Cow::Borrowed(self.bytes(length)?),
@@ -206,6 +206,9 @@ impl<'d> Value<'d> {
         })
     }
 }
+
+/// Type, shape and bytes of a tensor.
+type Output<'v> = (DataType, Vec<u64>, Cow<'v, [u8]>);
 
 /// What a tensor says of itself.
 struct Described {

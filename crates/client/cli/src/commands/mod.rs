@@ -119,8 +119,10 @@ pub async fn infer(args: InferArgs) -> Result<(), CliError> {
     Ok(())
 }
 
-/// The inputs of each request, and what they are labelled with.
-fn requests(args: &InferArgs) -> Result<Vec<(Vec<Tensor>, Option<u32>)>, CliError> {
+/// The inputs of a request, and what they are labelled with.
+type Labelled = (Vec<Tensor>, Option<u32>);
+
+fn requests(args: &InferArgs) -> Result<Vec<Labelled>, CliError> {
     let read = |path: &Path| std::fs::read_to_string(path).map_err(file(path));
     let (csv, inputs) = (args.csv.as_deref(), args.inputs.as_deref());
     let Some(csv) = csv else {
