@@ -155,7 +155,7 @@ fn run_together(
     let mut together = Vec::new();
     for sample in samples.iter().cycle() {
         let own = rows::count(sample.iter().map(|it| &*it.shape)).ok_or_else(no_rows)?;
-        let all = rows.iter().sum::<u64>() + own;
+        let all = rows.iter().fold(own, |sum, rows| sum.saturating_add(*rows));
         if own == 0 || all > u64::from(most.get()) {
             break;
         }
