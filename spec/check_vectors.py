@@ -589,7 +589,7 @@ def read_content(plaintext, schema):
     if len(plaintext) < 4 or length > 65536 or 4 + length > len(plaintext):
         raise Refused("content", "length of the head")
     head = decode(plaintext[4 : 4 + length], schema, "content")
-    tensors, end = [], 4 + length
+    tensors, texts, end = [], 0, 4 + length
     if len(head[0]) > 64:
         raise Refused("content", "too many tensors")
     for info in head[0]:
@@ -608,6 +608,9 @@ def read_content(plaintext, schema):
         end = start + size
         tensors.append(plaintext[start:end])
         if is_bytes:
+            texts += expected // 4
+            if texts > 1 << 20:
+                raise Refused("content", "too many elements of BYTES")
             check_elements(tensors[-1], expected // 4)
     if padded_length(end) != len(plaintext) or any(plaintext[end:]):
         raise Refused("content", "padding")

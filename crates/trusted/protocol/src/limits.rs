@@ -17,6 +17,9 @@ pub const MAX_CONTENT_HEADER: usize = 64 * 1024;
 /// Most tensors in a request or response.
 pub const MAX_TENSORS: usize = 64;
 
+/// Most elements of all BYTES tensors of a message together: each is an object of its own to an engine, however short it is.
+pub const MAX_TEXTS: u64 = 1 << 20;
+
 /// Most dimensions of a tensor.
 pub const MAX_RANK: usize = 8;
 

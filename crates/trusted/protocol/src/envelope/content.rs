@@ -12,7 +12,7 @@ use core::ops::Range;
 use minicbor::{Decode, Encode};
 
 use crate::cbor::{self, CborError};
-use crate::limits::{MAX_CONTENT_HEADER, MAX_ENVELOPE, MAX_TENSORS};
+use crate::limits::{MAX_CONTENT_HEADER, MAX_ENVELOPE, MAX_TENSORS, MAX_TEXTS};
 use crate::padding::padded_length;
 use crate::tensor::{self, DataType, TensorError, TensorView};
 
@@ -38,6 +38,9 @@ pub enum ContentError {
     /// More tensors than are allowed.
     #[error("a message has at most {MAX_TENSORS} tensors, this one {0}")]
     TooMany(usize),
+    /// More elements of BYTES tensors than are allowed.
+    #[error("the BYTES tensors of a message have at most {MAX_TEXTS} elements")]
+    TooManyTexts,
     /// The lengths do not add up, or padding is not zero.
     #[error("the message's parts and its length do not agree")]
     Layout,
@@ -94,6 +97,7 @@ pub(super) fn lay_out(head: &[u8], tensors: &[TensorView<'_>]) -> Result<Layout,
             source,
         })?;
     }
+    check_texts(tensors.iter().map(|t| (t.data_type, t.shape)))?;
     let lengths = tensors.iter().map(|t| t.data.len());
     let (_, end) = places(head.len(), lengths)?;
     let padded = padded_length(end)
@@ -165,6 +169,7 @@ pub(super) fn find(
             }
         })?;
     }
+    check_texts(tensors.iter().map(|it| (it.data_type, &*it.shape)))?;
     let lengths: Vec<usize> = tensors
         .iter()
         .map(|info| usize::try_from(info.length).map_err(|_| ContentError::Layout))
@@ -191,6 +196,22 @@ pub(super) fn find(
     }
     check_zero(plaintext, gap_starts..plaintext.len())?;
     Ok(places)
+}
+
+/// Refuses more elements of BYTES than an engine has to make objects of.
+fn check_texts<'t>(
+    tensors: impl Iterator<Item = (DataType, &'t [u64])>,
+) -> Result<(), ContentError> {
+    let texts = tensors.filter(|(data_type, _)| *data_type == DataType::Bytes);
+    let mut counts = texts.map(|(_, shape)| {
+        let mut extents = shape.iter();
+        extents.try_fold(1u64, |count, extent| count.checked_mul(*extent))
+    });
+    let all = counts.try_fold(0u64, |sum, count| sum.checked_add(count?));
+    match all {
+        Some(all) if all <= MAX_TEXTS => Ok(()),
+        _ => Err(ContentError::TooManyTexts),
+    }
 }
 
 fn check_zero(plaintext: &[u8], range: Range<usize>) -> Result<(), ContentError> {

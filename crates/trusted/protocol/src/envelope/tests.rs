@@ -118,6 +118,27 @@ fn texts_of_any_length_travel_both_ways_and_lie_as_they_were_given() {
 }
 
 #[test]
+fn a_message_has_no_more_texts_than_an_engine_should_make_objects_of() {
+    let half = vec![&[][..]; 1 << 19];
+    let mut tensors: Vec<Tensor> = ["a", "b"]
+        .map(|name| Tensor::bytes(name, &[1 << 19], &half).unwrap())
+        .into();
+    open(&seal(&tensors).bytes, &request_key()).unwrap();
+    tensors.push(Tensor::bytes("c", &[], &["one more"]).unwrap());
+    let views: Vec<TensorView<'_>> = tensors.iter().map(Tensor::view).collect();
+    let content = RequestContent {
+        inputs: &views,
+        outputs: &[],
+        seen: seen(),
+    };
+    let refused = seal_request(&request_key(), route(), &content, &SystemEntropy::new());
+    assert!(matches!(
+        refused,
+        Err(EnvelopeError::Content(ContentError::TooManyTexts))
+    ));
+}
+
+#[test]
 fn a_refusal_travels_inside_the_envelope() {
     let sent = seal(&sample());
     let opened = open(&sent.bytes, &request_key()).unwrap();
