@@ -2,7 +2,8 @@
 //!
 //! The protected header is given by the caller as encoded bytes; the unprotected one is `{IV: 12 random bytes}`. Every
 //! message has a key of its own, so a repeated IV would do no harm either, but it is random all the same: two defences, not
-//! one. Sealing writes the plaintext once, into the buffer that becomes the message; opening works in the message's buffer.
+//! one. Sealing writes the plaintext once, into the buffer that becomes the message; opening works in the message's buffer, where it
+//! leaves the plaintext at an aligned address.
 
 use core::ops::Range;
 
@@ -16,6 +17,8 @@ use crate::secret::SecretKey;
 
 /// CBOR tag of `COSE_Encrypt0`.
 const TAG: u64 = 16;
+/// Plaintext is left at a multiple of this, in bytes: a cache line, and the widest vector register.
+const ALIGNMENT: usize = 64;
 /// Length of the authentication tag, in bytes.
 pub const TAG_LENGTH: usize = 16;
 
@@ -143,7 +146,9 @@ pub fn parse(bytes: &[u8]) -> Result<Sealed, CoseError> {
 }
 
 impl Sealed {
-    /// Opens the message in its own buffer and gives the plaintext's place in it.
+    /// Opens the message in its own buffer and gives the plaintext's place in it: at an address that is a multiple of 64, if what
+    /// comes before the ciphertext leaves room for that, and where the ciphertext was if not. Decryption writes there at once;
+    /// whoever had to align the plaintext afterwards would copy all of it.
     ///
     /// # Errors
     /// [`CoseError::NotAuthentic`]; the buffer is then spoiled but holds no plaintext.
@@ -157,20 +162,28 @@ impl Sealed {
             .get(self.protected.clone())
             .ok_or(CoseError::NotAuthentic)?;
         let aad = additional_data(protected, external)?;
+        let back = self.back_to_aligned(message);
+        let start = self.ciphertext.start.saturating_sub(back);
         let content = message
-            .get_mut(self.ciphertext.clone())
+            .get_mut(start..self.ciphertext.end)
             .ok_or(CoseError::NotAuthentic)?;
         let plaintext = cipher(key)?
-            .open_in_place(
+            .open_within(
                 Nonce::assume_unique_for_key(self.iv),
                 Aad::from(aad),
                 content,
+                back..,
             )
             .map_err(|_| CoseError::NotAuthentic)?;
-        span(
-            self.ciphertext.start.saturating_add(plaintext.len()),
-            plaintext.len(),
-        )
+        Ok(start..start.saturating_add(plaintext.len()))
+    }
+
+    /// How far before the ciphertext the next aligned address is; 0 if that is outside the message.
+    fn back_to_aligned(&self, message: &[u8]) -> usize {
+        let start = self.ciphertext.start;
+        let address = message.as_ptr().addr().wrapping_add(start);
+        let back = address.checked_rem(ALIGNMENT).unwrap_or(0);
+        if back <= start { back } else { 0 }
     }
 
     /// What identifies this very message to whoever holds its key: protected header, IV and tag. The tag stands for the
@@ -261,6 +274,52 @@ mod tests {
             )
             .unwrap();
         assert_eq!(plain, b"plaintext");
+    }
+
+    #[test]
+    fn wherever_a_message_lies_its_plaintext_is_left_whole_and_aligned() {
+        let key = SecretKey::from_bytes([3; 32]);
+        let plaintext: Vec<u8> = (0..2000_u32).map(|i| (i % 251) as u8).collect();
+        let protected = vec![0x40; 100];
+        for length in [0, 1, 15, 16, 17, 255, 256, 257, 1023, 2000] {
+            let plaintext = &plaintext[..length];
+            let mut draft = Draft::new(protected.clone(), length, &SystemEntropy::new()).unwrap();
+            draft.plaintext().extend_from_slice(plaintext);
+            let bytes = draft.seal(&key, b"external").unwrap();
+            for shift in 0..ALIGNMENT {
+                let mut buffer = vec![0; shift];
+                buffer.extend_from_slice(&bytes);
+                let message = &mut buffer[shift..];
+                let place = parse(message).unwrap().open(message, &key, b"external");
+                let found = &message[place.unwrap()];
+                assert_eq!(found, plaintext, "of {length} bytes, {shift} further");
+                assert!(found.as_ptr().addr().is_multiple_of(ALIGNMENT));
+                // A change of any bit still shows, and leaves nothing to be read.
+                let mut changed = bytes.clone();
+                let last = changed.len() - 1;
+                changed[last] ^= 1;
+                let mut buffer = vec![0; shift];
+                buffer.extend_from_slice(&changed);
+                let message = &mut buffer[shift..];
+                let opened = parse(message).unwrap().open(message, &key, b"external");
+                assert_eq!(opened, Err(CoseError::NotAuthentic));
+                let left = length > 2 && message.windows(length).any(|it| it == plaintext);
+                assert!(!left, "of {length} bytes, {shift} further");
+            }
+        }
+    }
+
+    #[test]
+    fn without_room_before_it_a_plaintext_stays_where_its_ciphertext_was() {
+        let key = SecretKey::from_bytes([3; 32]);
+        let bytes = seal(&[7; 100], b"external");
+        for shift in 0..ALIGNMENT {
+            let mut buffer = vec![0; shift];
+            buffer.extend_from_slice(&bytes);
+            let message = &mut buffer[shift..];
+            let place = parse(message).unwrap().open(message, &key, b"external");
+            assert_eq!(message[place.unwrap()], [7; 100]);
+        }
     }
 
     #[test]
