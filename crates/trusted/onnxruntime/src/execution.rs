@@ -6,10 +6,10 @@ use std::sync::Arc;
 
 use ort::logging::LogLevel;
 use ort::session::RunOptions;
+use sesemi_process::Wiped;
 use sesemi_protocol::package::{Manifest, TensorSpec};
 use sesemi_protocol::tensor::{DataType, Tensor, TensorView};
 use sesemi_semirt::engine::{EngineError, Execution, LoadedModel, Stop, check_request};
-use zeroize::{Zeroize as _, Zeroizing};
 
 use crate::raw::{Memory, Session, Value, is_aligned};
 
@@ -151,7 +151,7 @@ impl Loaded {
 enum Aligned<'i> {
     Own(&'i [u8]),
     Copied {
-        bytes: Zeroizing<Vec<u8>>,
+        bytes: Wiped,
         start: usize,
     },
 }
@@ -163,7 +163,7 @@ impl<'i> Aligned<'i> {
         }
         let size = input.data_type.size().unwrap_or(1);
         let room = input.data.len().saturating_add(size);
-        let mut bytes = Zeroizing::new(Vec::<u8>::with_capacity(room));
+        let mut bytes = Wiped(Vec::with_capacity(room));
         let start = bytes.as_ptr().align_offset(size).min(size);
         bytes.resize(start, 0);
         bytes.extend_from_slice(input.data);

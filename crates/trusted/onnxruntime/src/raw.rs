@@ -24,8 +24,8 @@ use ort::session::builder::SessionBuilder;
 use ort::session::{NoSelectedOutputs, RunOptions, SharedSessionInner};
 use ort::sys::ONNXTensorElementDataType as ElementType;
 use ort::{AsPointer as _, Error, sys};
+use sesemi_process::wipe;
 use sesemi_protocol::tensor::{self, DataType};
-use zeroize::Zeroize as _;
 
 /// Most dimensions that are read of an output.
 const MAX_OUTPUT_RANK: usize = sesemi_protocol::limits::MAX_RANK;
@@ -154,8 +154,9 @@ impl<'d> Value<'d> {
             .filter(|_| length > 0)
         {
             // SAFETY: as in `bytes`; the value is taken exclusively, and the caller says that its bytes are nobody else's.
-            unsafe { core::slice::from_raw_parts_mut(data.as_ptr().cast::<u8>(), length) }
-                .zeroize();
+            let bytes =
+                unsafe { core::slice::from_raw_parts_mut(data.as_ptr().cast::<u8>(), length) };
+            wipe(bytes);
         }
     }
 
@@ -322,7 +323,7 @@ pub(crate) struct Weights {
 impl Drop for Weights {
     fn drop(&mut self) {
         self.values.clear();
-        self.bytes.zeroize();
+        wipe(&mut self.bytes);
     }
 }
 
@@ -351,7 +352,7 @@ impl Weights {
         let start = aligned.as_ptr().align_offset(alignment).min(alignment);
         aligned.resize(start, 0);
         aligned.extend_from_slice(self.bytes());
-        self.bytes.zeroize();
+        wipe(&mut self.bytes);
         (self.start, self.bytes) = (start, aligned);
     }
 
