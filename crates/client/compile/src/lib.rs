@@ -20,6 +20,7 @@
 
 #[cfg(feature = "engines")]
 mod check;
+mod fold;
 mod folder;
 mod graph;
 mod job;

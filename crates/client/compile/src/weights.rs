@@ -9,6 +9,7 @@ use sesemi_protocol::package::{
 };
 use sesemi_protocol::tensor::DataType;
 
+use crate::fold::fold_batch_norms;
 use crate::graph::protocol_type;
 use crate::{CompileError, CompiledForm, SMALLEST_WEIGHT};
 
@@ -22,12 +23,14 @@ pub(crate) enum Reference {
     Nowhere,
 }
 
-/// The portable form whose weights are a part of their own, so that an engine can use them where they were decrypted.
+/// The portable form whose weights are a part of their own, so that an engine can use them where they were decrypted. Batch norms
+/// are folded into the convolutions before them, because an engine that does it makes new weights of them.
 ///
 /// # Errors
 /// [`CompileError::Onnx`] or [`CompileError::Model`].
 pub fn split_weights(onnx: &[u8]) -> Result<CompiledForm, CompileError> {
     let mut model = sesemi_onnx::read(Bytes::copy_from_slice(onnx))?;
+    fold_batch_norms(model.graph.get_or_insert_default());
     let (weights, _) = move_weights(&mut model, Reference::Place)?;
     Ok(CompiledForm {
         format: ModelFormat::OnnxWithWeights,
@@ -148,7 +151,7 @@ fn entry(key: &str, value: &str) -> StringStringEntryProto {
 }
 
 /// Type and bytes of a tensor whose elements are in the model; none of a type that a list cannot have.
-fn elements(tensor: &TensorProto) -> Option<(DataType, Bytes)> {
+pub(crate) fn elements(tensor: &TensorProto) -> Option<(DataType, Bytes)> {
     let data_type = protocol_type(tensor.data_type())?;
     // Texts stay in the graph.
     let size = data_type.size()?;
