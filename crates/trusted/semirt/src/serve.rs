@@ -1,5 +1,5 @@
-//! What every SeMIRT binary does, whatever its engine: find the TEE, then serve until told to stop. Keys and models come with
-//! the first request.
+//! What every SeMIRT binary does, whatever its engine: find the TEE, then serve until told to stop. The line to KeyService is opened
+//! meanwhile; keys and models come with the first request.
 
 use std::error::Error;
 use std::ffi::OsString;
@@ -140,8 +140,8 @@ async fn serve(
     policy: AppraisalPolicy,
     attester: Arc<dyn Attester>,
 ) -> Result<(), MainError> {
-    let runtime = assemble(&config, engine, verifier.clone(), policy, attester.clone())?;
-    let runtime = Arc::new(runtime);
+    let source = key_source(&config, verifier.clone(), policy, attester.clone())?;
+    let runtime = Arc::new(assemble(&config, engine, source.clone())?);
     let exchange = match &config.exchange {
         None => None,
         Some(folder) => Some(Exchange::new(Arc::new(LocalFileSystem::new_with_prefix(
@@ -154,6 +154,8 @@ async fn serve(
     let stop = lifecycle::stop_signal().map_err(|e| MainError::Io("signals".into(), e))?;
     announce(&listener, &*attester).map_err(|e| MainError::Io("standard output".into(), e))?;
 
+    // Attestation takes longer than anything else of a cold start, and needs nothing that only a request says.
+    let opening = tokio::spawn(async move { source.open_ahead().await });
     let tending = {
         let runtime = runtime.clone();
         tokio::spawn(async move { runtime.keys().tend().await })
@@ -163,6 +165,7 @@ async fn serve(
     let endpoints = Endpoints::new(runtime, exchange, stop.clone());
     let bounds = bounds(config.body_memory);
     http::serve(listener, Arc::new(endpoints), bounds, stop).await;
+    opening.abort();
     tending.abort();
     refreshing.abort();
     watching.abort();
@@ -178,24 +181,32 @@ async fn end_if_it_hangs(watchdog: Arc<Watchdog>) {
     std::process::exit(HUNG);
 }
 
-fn assemble(
+/// The line to KeyService, which is not open yet.
+fn key_source(
     config: &Config,
-    engine: Arc<dyn Engine>,
     verifier: EvidenceVerifier,
     policy: AppraisalPolicy,
     attester: Arc<dyn Attester>,
-) -> Result<Runtime, MainError> {
-    let entropy = Arc::new(SystemEntropy::new());
+) -> Result<FromKeyService, MainError> {
     let connector = Connector::for_enclave(
         verifier,
         policy,
         Arc::new(SystemClock),
-        entropy.clone(),
+        Arc::new(SystemEntropy::new()),
         attester,
     )?;
     let expected = ExpectedService::Pinned(config.keyservice_id);
     let session = KeyServiceSession::new(connector, config.keyservice, expected);
-    let keys = Keys::new(Arc::new(FromKeyService(Arc::new(session))), entropy.clone());
+    Ok(FromKeyService(Arc::new(session)))
+}
+
+fn assemble(
+    config: &Config,
+    engine: Arc<dyn Engine>,
+    source: FromKeyService,
+) -> Result<Runtime, MainError> {
+    let entropy = Arc::new(SystemEntropy::new());
+    let keys = Keys::new(Arc::new(source), entropy.clone());
     let store = LocalFileSystem::new_with_prefix(&config.store)?;
     let watchdog = Watchdog::new(config.run_limit);
     let mut models = Models::new(

@@ -14,6 +14,9 @@ use sesemi_traces::{Key, Kind, Outcome, Span};
 
 /// Longest wait for one call.
 const RELEASE: Duration = Duration::from_secs(15);
+/// Longest that the line is opened ahead. A first request that comes meanwhile waits for that, and must then have time left to open
+/// one itself.
+const AHEAD: Duration = Duration::from_secs(5);
 
 /// Asks for leases.
 pub trait KeySource: Send + Sync + 'static {
@@ -28,6 +31,18 @@ pub trait KeySource: Send + Sync + 'static {
 /// KeyService, over its attested channel.
 #[derive(Debug, Clone)]
 pub struct FromKeyService(pub Arc<KeyServiceSession>);
+
+impl FromKeyService {
+    /// Opens the line before anybody asks for a lease, so that the first request finds it open, or on its way. If it cannot be
+    /// opened, the first request tries again and says what is wrong; here that is only logged.
+    pub async fn open_ahead(&self) {
+        match tokio::time::timeout(AHEAD, self.0.service()).await {
+            Ok(Ok(_)) => tracing::debug!("the line to KeyService is open"),
+            Ok(Err(error)) => tracing::warn!(%error, "no line to KeyService yet"),
+            Err(_) => tracing::warn!("no line to KeyService yet: it does not answer"),
+        }
+    }
+}
 
 impl KeySource for FromKeyService {
     fn release(
