@@ -45,6 +45,10 @@ impl LoadedModel for Shared {
         }))
     }
 
+    fn into_memory(self: Box<Self>) -> Option<Wiped> {
+        Arc::into_inner(self.0)?.session.into_memory()
+    }
+
     fn memory(&self) -> Option<u64> {
         self.0.bytes
     }
@@ -150,10 +154,7 @@ impl Loaded {
 /// An input's bytes where its type can be read: its own, or, where those lie askew, a copy that is wiped.
 enum Aligned<'i> {
     Own(&'i [u8]),
-    Copied {
-        bytes: Wiped,
-        start: usize,
-    },
+    Copied { bytes: Wiped, start: usize },
 }
 
 impl<'i> Aligned<'i> {

@@ -105,7 +105,7 @@ impl Parts {
         let bytes = match self {
             Self::Whole(graph) => graph.len(),
             Self::WithWeights { weights, graph } | Self::Compiled { weights, graph, .. } => {
-                weights.bytes().len().saturating_add(graph.len())
+                weights.capacity().saturating_add(graph.len())
             }
         };
         bytes as u64

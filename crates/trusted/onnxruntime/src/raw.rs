@@ -24,7 +24,7 @@ use ort::session::builder::SessionBuilder;
 use ort::session::{NoSelectedOutputs, RunOptions, SharedSessionInner};
 use ort::sys::ONNXTensorElementDataType as ElementType;
 use ort::{AsPointer as _, Error, sys};
-use sesemi_process::wipe;
+use sesemi_process::{Wiped, wipe};
 use sesemi_protocol::tensor::{self, DataType};
 
 /// Most dimensions that are read of an output.
@@ -356,6 +356,17 @@ impl Weights {
         (self.start, self.bytes) = (start, aligned);
     }
 
+    /// How much memory the bytes take.
+    pub(crate) fn capacity(&self) -> usize {
+        self.bytes.capacity()
+    }
+
+    /// The memory, with the bytes in it, and without the values over them.
+    fn into_memory(mut self) -> Option<Wiped> {
+        self.values.clear();
+        Some(Wiped(core::mem::take(&mut self.bytes))).filter(|bytes| !bytes.is_empty())
+    }
+
     /// Makes a value over a range of the bytes, for [`Weights::lend`].
     ///
     /// # Errors
@@ -439,6 +450,14 @@ impl Session {
         }
     }
 
+    /// Ends it, and gives the memory of weights that it used in place. They are in there still.
+    pub(crate) fn into_memory(self) -> Option<Wiped> {
+        let Self { session, weights } = self;
+        // It reads them for as long as it is there.
+        drop(Arc::into_inner(session)?);
+        weights?.into_memory()
+    }
+
     /// Whether bytes are within the weights.
     fn owns(&self, bytes: &[u8]) -> bool {
         self.weights
@@ -483,7 +502,7 @@ impl Session {
         let made = made
             .into_iter()
             .filter_map(|value| Value::owned(value).ok());
-        let mut made = Wiped {
+        let mut made = Made {
             session: self,
             inputs,
             values: made.collect(),
@@ -502,13 +521,13 @@ impl Session {
 }
 
 /// What a run made, wiped when it is dropped.
-struct Wiped<'r, 'd> {
+struct Made<'r, 'd> {
     session: &'r Session,
     inputs: &'r [(&'r CStr, Value<'d>, &'r [u8])],
     values: Vec<Value<'static>>,
 }
 
-impl Drop for Wiped<'_, '_> {
+impl Drop for Made<'_, '_> {
     fn drop(&mut self) {
         for value in &mut self.values {
             let lent = match value.in_place() {

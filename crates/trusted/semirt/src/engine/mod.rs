@@ -7,6 +7,7 @@ pub mod rten;
 
 use std::sync::Arc;
 
+use sesemi_process::Wiped;
 use sesemi_protocol::package::{Form, InstructionSet, Manifest};
 use sesemi_protocol::tensor::{Tensor, TensorView};
 
@@ -58,6 +59,12 @@ pub trait LoadedModel: Send + Sync {
     /// # Errors
     /// [`EngineError::Run`] if buffers cannot be had.
     fn execution(&self) -> Result<Box<dyn Execution>, EngineError>;
+
+    /// The memory that its weights were decrypted in, if that is there and nobody else uses it any more; all else is dropped. It is
+    /// not wiped yet: the weights of the next model are decrypted over it.
+    fn into_memory(self: Box<Self>) -> Option<Wiped> {
+        None
+    }
 
     /// Bytes of memory that the loaded model takes, if the engine knows.
     fn memory(&self) -> Option<u64> {

@@ -55,6 +55,11 @@ pub(super) struct Arena {
     slot: Option<OwnedSemaphorePermit>,
 }
 
+fn length_of(plaintext: &Range<u64>) -> Result<usize, FetchError> {
+    let length = plaintext.end.saturating_sub(plaintext.start);
+    usize::try_from(length).map_err(|_| FetchError::Ended)
+}
+
 /// What there is of a segment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum State {
@@ -77,17 +82,44 @@ impl Arena {
         cut: Cut,
         reserved: Reservation,
     ) -> Result<Self, FetchError> {
-        let length = plaintext.end.saturating_sub(plaintext.start);
-        let length = usize::try_from(length).map_err(|_| FetchError::Ended)?;
+        let memory = vec![0; length_of(&plaintext)?];
+        Self::within(memory, false, plaintext, cut, reserved)
+    }
+
+    /// The same in memory that another model left, and that holds its weights: nothing of them is handed out, because a form is only
+    /// once all of it was written. None if it is too short.
+    pub(super) fn reusing(
+        mut left: Wiped,
+        plaintext: Range<u64>,
+        cut: Cut,
+        reserved: Reservation,
+    ) -> Result<Self, FetchError> {
+        let length = length_of(&plaintext)?;
+        if left.capacity() < length {
+            drop_elsewhere(left);
+            return Self::new(plaintext, cut, reserved);
+        }
+        left.resize(length, 0);
+        let memory = core::mem::take(&mut left.0);
+        Self::within(memory, true, plaintext, cut, reserved)
+    }
+
+    fn within(
+        memory: Vec<u8>,
+        secret: bool,
+        plaintext: Range<u64>,
+        cut: Cut,
+        reserved: Reservation,
+    ) -> Result<Self, FetchError> {
         let segments = cut.layout.holding(&plaintext);
         let states = vec![State::Missing; segments.len()];
         Ok(Self {
-            memory: vec![0; length],
+            memory,
             plaintext,
             cut,
             first: segments.start,
             states,
-            secret: false,
+            secret,
             reserved: Some(reserved),
             slot: None,
         })

@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use object_store::ObjectStore;
-use sesemi_process::wipe;
+use sesemi_process::{Wiped, wipe};
 use sesemi_protocol::package::{FormPlace, OpenPackage, PackageError};
 use sesemi_protocol::release::Lease;
 use sesemi_protocol::{Digest, ModelRef, SecretKey};
@@ -25,6 +25,9 @@ use super::budget::Reservation;
 use super::cache::{Cache, Keeper};
 use super::pieces::{IN_TRANSIT, Pieces};
 use super::source::{Cut, Head, Source};
+
+/// Of a form's memory as much as this part of its weights may stay behind them, wiped: 1/64.
+const KEPT_SHIFT: u32 = 6;
 
 /// Why a model could not be fetched.
 #[derive(Debug, thiserror::Error)]
@@ -188,6 +191,7 @@ impl Begun {
             early,
             keeper,
             reserved,
+            left: None,
         })
     }
 }
@@ -202,6 +206,8 @@ pub(super) struct Found {
     early: Option<Early>,
     keeper: Option<Arc<Keeper>>,
     reserved: Reservation,
+    /// Memory that a model left which had to go.
+    left: Option<Wiped>,
 }
 
 /// Where packages come from.
@@ -250,6 +256,18 @@ impl Found {
         }
     }
 
+    /// Length of the memory that a form is going to be decrypted in; none if there is some already.
+    pub(super) fn length_of(&self, place: &FormPlace) -> Option<usize> {
+        let length = place.plaintext.end.saturating_sub(place.plaintext.start);
+        let wanted = self.early.is_none();
+        wanted.then(|| usize::try_from(length).ok()).flatten()
+    }
+
+    /// Has the form decrypted in this memory.
+    pub(super) fn reuse(&mut self, left: Option<Wiped>) {
+        self.left = left;
+    }
+
     /// Fetches and decrypts a form; `reserved` is for its memory, together with what [`Self::keep_of`] says.
     pub(super) async fn form(
         self,
@@ -263,10 +281,14 @@ impl Found {
                 arena.reserve(reserved);
                 (arena, pieces)
             }
-            None => (
-                Arena::new(place.plaintext.clone(), self.cut, reserved)?,
-                None,
-            ),
+            None => {
+                let (plaintext, cut) = (place.plaintext.clone(), self.cut);
+                let arena = match self.left {
+                    Some(left) => Arena::reusing(left, plaintext, cut, reserved)?,
+                    None => Arena::new(plaintext, cut, reserved)?,
+                };
+                (arena, None)
+            }
         };
         arena.put_first(&self.first);
         drop(self.first);
@@ -391,7 +413,10 @@ impl Decrypted {
         }
         let mut memory = core::mem::take(&mut self.memory);
         memory.truncate(first);
-        memory.shrink_to_fit();
+        // A little is kept: the next version of the model then fits in here again.
+        if memory.capacity().saturating_sub(first) > first >> KEPT_SHIFT {
+            memory.shrink_to_fit();
+        }
         if let Some(place) = parts.first_mut() {
             *place = memory;
         }

@@ -4,6 +4,7 @@ use std::sync::atomic::AtomicU64;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
+use sesemi_process::Wiped;
 use sesemi_protocol::package::{Form, FormPlace, Manifest, PackageError};
 use sesemi_protocol::{Refusal, RefusalCode};
 use tokio::task::spawn_blocking;
@@ -87,7 +88,8 @@ impl Load {
         self.check_run(&form, needed)?;
         let more = needed.saturating_sub(kept);
         let more = more.saturating_add(found.in_transit(&place));
-        let reserved = self.reserve(more).await?;
+        let (reserved, left) = self.reserve_for(more, found.length_of(&place)).await?;
+        found.reuse(left);
         let manifest = Arc::new(found.package().manifest().clone());
         let (decrypted, last) = found
             .form(place, reserved)
@@ -123,12 +125,21 @@ impl Load {
 
     /// Takes memory: what is free, what was taken for requests that nobody knows yet, what models leave that are not in use.
     async fn reserve(&self, bytes: u64) -> Result<Reservation, Refusal> {
+        Ok(self.reserve_for(bytes, None).await?.0)
+    }
+
+    /// The same, and memory of this length, if a model leaves some that had to go.
+    async fn reserve_for(
+        &self,
+        bytes: u64,
+        length: Option<usize>,
+    ) -> Result<(Reservation, Option<Wiped>), Refusal> {
         if let Some(reserved) = self.shelf.budget().try_take(bytes) {
-            return Ok(reserved);
+            return Ok((reserved, None));
         }
         let _none_ahead = self.ahead.end_all().await;
-        let shelf = self.shelf.clone();
-        let reserving = spawn_blocking(move || shelf.reserve(bytes));
+        let (shelf, length) = (self.shelf.clone(), length.unwrap_or(usize::MAX));
+        let reserving = spawn_blocking(move || shelf.reserve_with_memory(bytes, length));
         reserving.await.map_err(|_| RefusalCode::Internal)?
     }
 

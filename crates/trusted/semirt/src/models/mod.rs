@@ -20,7 +20,7 @@ use std::sync::{Arc, Mutex, Weak};
 use std::time::{Duration, Instant};
 
 use object_store::ObjectStore;
-use sesemi_process::give_back_what_is_free;
+use sesemi_process::{Wiped, give_back_what_is_free};
 use sesemi_protocol::package::Manifest;
 use sesemi_protocol::release::Lease;
 use sesemi_protocol::{ModelRef, Refusal, RefusalCode};
@@ -95,6 +95,12 @@ impl Spare for Model {
 
     fn take_spare(&self) -> Vec<Buffers> {
         core::mem::take(&mut *lock(&self.idle))
+    }
+
+    fn into_memory(self) -> Option<Wiped> {
+        // They run the model.
+        drop(self.idle);
+        self.loaded.into_memory()
     }
 }
 

@@ -11,6 +11,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
+use sesemi_process::{Wiped, wipe};
 use sesemi_protocol::{ModelRef, Refusal, RefusalCode};
 
 use super::budget::{Budget, Reservation};
@@ -31,6 +32,14 @@ pub trait Spare {
 
     /// Takes it out, to be dropped where that may take its time.
     fn take_spare(&self) -> Self::Left;
+
+    /// Drops the value but for its largest piece of memory, if that can be used again as it is. It is not wiped.
+    fn into_memory(self) -> Option<Wiped>
+    where
+        Self: Sized,
+    {
+        None
+    }
 }
 
 /// Values by model, within a budget of bytes.
@@ -85,6 +94,22 @@ impl<V> Held<V> {
     }
 }
 
+impl<V: Spare> Held<V> {
+    /// Drops it, but for memory of at least `length` bytes.
+    fn leave(self, length: usize) -> Option<(Wiped, Reservation)> {
+        let mut memory = self.value.into_memory()?;
+        if memory.capacity() < length {
+            return None;
+        }
+        // What is cut off goes back to the kernel or the allocator, which do not wipe it before somebody else has it.
+        let rest = memory.get_mut(length..).unwrap_or_default();
+        wipe(rest);
+        memory.truncate(length);
+        memory.shrink_to(length);
+        Some((memory, self.reserved))
+    }
+}
+
 impl<V: Spare> Shelf<V> {
     /// An empty shelf.
     #[must_use]
@@ -136,6 +161,19 @@ impl<V: Spare> Shelf<V> {
     /// [`RefusalCode::ModelUnavailable`] if there will never be so much, [`RefusalCode::Busy`] if there is not while other
     /// models are in use; nothing is dropped then.
     pub fn reserve(&self, bytes: u64) -> Result<Reservation, Refusal> {
+        Ok(self.reserve_with_memory(bytes, usize::MAX)?.0)
+    }
+
+    /// Like [`Shelf::reserve`]. If a value that was dropped left memory of at least `length` bytes, that comes along, cut to this
+    /// length: who fills it again need not wait until the kernel has taken it back and given other memory, page by page.
+    ///
+    /// # Errors
+    /// As [`Shelf::reserve`].
+    pub fn reserve_with_memory(
+        &self,
+        bytes: u64,
+        length: usize,
+    ) -> Result<(Reservation, Option<Wiped>), Refusal> {
         if bytes > self.budget.limit() {
             return Err(Refusal::new(
                 RefusalCode::ModelUnavailable,
@@ -144,14 +182,23 @@ impl<V: Spare> Shelf<V> {
         }
         // One at a time: what one has taken off the shelf and not yet dropped would be missing to the other.
         let _one = lock(&self.reserving);
+        // Memory that is kept stays counted, by the reservation that it had.
+        let mut kept: Option<(Wiped, Reservation)> = None;
         loop {
-            if let Some(reserved) = self.budget.try_take(bytes) {
-                return Ok(reserved);
+            let counted = kept.as_ref().map_or(0, |(_, reserved)| reserved.bytes());
+            if let Some(mut reserved) = self.budget.try_take(bytes.saturating_sub(counted)) {
+                let memory = kept.map(|(memory, of_memory)| {
+                    reserved.join(of_memory);
+                    reserved.correct(bytes);
+                    memory
+                });
+                return Ok((reserved, memory));
             }
-            match self.make_room(bytes).ok_or(RefusalCode::Busy)? {
+            match self.make_room(bytes, counted).ok_or(RefusalCode::Busy)? {
                 Room::Spare(left) => drop(left),
                 // Outside the lock: dropping gives the reservation back, and memory takes its time.
-                Room::Evicted(held) => drop(held),
+                Room::Evicted(held) if kept.is_some() => drop(held),
+                Room::Evicted(held) => kept = Arc::into_inner(held).and_then(|it| it.leave(length)),
             }
         }
     }
@@ -184,8 +231,9 @@ impl<V: Spare> Shelf<V> {
         held
     }
 
-    /// What can be dropped next; none if a load of `bytes` would not fit even without all that can.
-    fn make_room(&self, bytes: u64) -> Option<Room<V>> {
+    /// What can be dropped next; none if a load of `bytes`, of which `counted` are taken already, would not fit even without all
+    /// that can.
+    fn make_room(&self, bytes: u64, counted: u64) -> Option<Room<V>> {
         let mut placed = self.lock();
         let spare = |held: &Arc<Held<V>>| held.spare();
         let droppable = placed.values().fold(0u64, |sum, held| {
@@ -197,6 +245,7 @@ impl<V: Spare> Shelf<V> {
             sum.saturating_add(whole).saturating_add(spare(held))
         });
         let least = self.budget.used().saturating_sub(droppable);
+        let least = least.saturating_sub(counted);
         if least.saturating_add(bytes) > self.budget.limit() {
             return None;
         }
@@ -319,6 +368,58 @@ mod tests {
         load(&shelf, 2, 100, 10).unwrap();
         load(&shelf, 3, 50, 10).unwrap();
         assert_eq!(here(&shelf, 1..=3), [2, 3]);
+    }
+
+    /// A value with nothing but memory.
+    struct Memory(Vec<u8>);
+
+    impl Spare for Memory {
+        type Left = ();
+
+        fn spare(&self) -> u64 {
+            0
+        }
+
+        fn take_spare(&self) {}
+
+        fn into_memory(self) -> Option<Wiped> {
+            Some(Wiped(self.0))
+        }
+    }
+
+    fn shelf_of_two(first: usize, second: usize) -> Shelf<Memory> {
+        let shelf = Shelf::new(Budget::new((first + second) as u64));
+        for (version, length) in [(1, first), (2, second)] {
+            let reserved = shelf.reserve(length as u64).unwrap();
+            let value = Memory(vec![version as u8; length]);
+            shelf.place(model(version), value, reserved, Duration::from_millis(10));
+        }
+        shelf
+    }
+
+    #[test]
+    fn memory_that_a_model_leaves_comes_along_if_it_is_long_enough_and_stays_counted() {
+        let shelf = shelf_of_two(1000, 1000);
+        let (reserved, memory) = shelf.reserve_with_memory(900, 800).unwrap();
+        let memory = memory.unwrap();
+        assert_eq!((memory.len(), memory.capacity()), (800, 800));
+        assert_eq!((reserved.bytes(), shelf.budget().used()), (900, 1900));
+        drop(reserved);
+        // More than one must go: the first long enough is kept, and all of the memory is within what was asked for.
+        let shelf = shelf_of_two(1000, 1000);
+        let (reserved, memory) = shelf.reserve_with_memory(1500, 1000).unwrap();
+        assert_eq!(memory.unwrap().len(), 1000);
+        assert_eq!((reserved.bytes(), shelf.budget().used()), (1500, 1500));
+        assert_eq!((shelf.count(), shelf.evictions()), (0, 2));
+    }
+
+    #[test]
+    fn memory_that_is_too_short_is_given_back() {
+        let shelf = shelf_of_two(1000, 1000);
+        let (reserved, memory) = shelf.reserve_with_memory(1000, 1001).unwrap();
+        assert!(memory.is_none());
+        assert_eq!((reserved.bytes(), shelf.budget().used()), (1000, 2000));
+        assert_eq!(shelf.evictions(), 1);
     }
 
     #[test]

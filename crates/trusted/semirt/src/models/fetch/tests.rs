@@ -104,6 +104,43 @@ const LENGTHS: [(usize, usize, usize); 7] = [
 ];
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn in_memory_that_another_model_left_the_form_is_the_same_and_nothing_of_the_other_is_in_it()
+{
+    for (first, graph, other) in LENGTHS {
+        let parts = [bytes(first, 1), bytes(graph, 2)];
+        let (package, wanted) = sealed(&parts[0], &parts[1], &bytes(other, 3));
+        let store = stored(package).await;
+        // Longer than needed, as long, and too short.
+        for (more, less) in [(5000, 0), (0, 0), (0, 1)] {
+            let mut found = find(store.clone(), &wanted).await.unwrap();
+            let place = found.package().place(0).unwrap();
+            let length = found.length_of(&place).unwrap();
+            let left = vec![0xa5; (length + more).saturating_sub(less)];
+            found.reuse(Some(Wiped(left)));
+            let found = form_of(found, 0).await.unwrap();
+            assert!(found == parts, "{first} and {graph}");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_form_is_decrypted_where_the_model_before_it_was() {
+    let parts = [bytes(3 * FULL, 1), bytes(100, 2)];
+    let (package, wanted) = sealed(&parts[0], &parts[1], &[]);
+    let mut found = find(stored(package).await, &wanted).await.unwrap();
+    let place = found.package().place(0).unwrap();
+    let left = Wiped(vec![0xa5; found.length_of(&place).unwrap()]);
+    let address = left.as_ptr();
+    found.reuse(Some(left));
+    let form = form_of(found, 0).await.unwrap();
+    assert_eq!(form[0].as_ptr(), address);
+    assert!(
+        form[0].capacity() >= parts[0].len() + parts[1].len(),
+        "the next one fits in as well"
+    );
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_came_before_the_key_and_what_came_after_it_make_the_same_form() {
     let mut early = 0;
     for (first, graph, other) in LENGTHS {
