@@ -156,7 +156,7 @@ FORM = record({
 })
 MANIFEST = record(
     {0: bstr(32), 1: list_of(TENSOR_SPEC), 2: list_of(TENSOR_SPEC), 3: list_of(FORM)},
-    {4: lambda v: uint(32)(v) and v >= 1},
+    {4: lambda v: uint(32)(v) and 1 <= v <= 4096},
 )
 VERSIONS = choice({0: array(), 1: array(VERSION), 2: array(tstr(ALIAS))})
 SUBJECT = choice({0: array(ID), 1: array(tstr(NAME))})

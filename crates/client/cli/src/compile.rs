@@ -5,7 +5,7 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressStyle};
-use sesemi::{Dimension, InstructionSet, Memory, ModelFormat, TensorSpec, in_one_line};
+use sesemi::{Form, InstructionSet, Manifest, Memory, ModelFormat, in_one_line};
 use sesemi_compile::{
     Choices, CompiledForm, Description, Done, EngineReport, FileDigest, Job, JobForm, Said,
     part_names, specs,
@@ -65,10 +65,9 @@ pub async fn compile(args: CompileArgs) -> Result<(), CliError> {
             "{there} is there already; name another folder, or remove it"
         )));
     }
-    let rows = |spec: &TensorSpec| matches!(spec.shape.first(), Some(Dimension::Dynamic));
-    if args.batch.is_some() && !inputs.iter().chain(&outputs).all(rows) {
+    if args.batch.is_some() && !Manifest::have_rows(&inputs, &outputs) {
         return Err(CliError::Input(
-            "an input or output has no first dimension, or one of a fixed extent, so it is no batch (`sesemi model inspect` shows \
+            "there is no input, or an input or output has no first dimension or one of a fixed extent, so it is no batch (`sesemi model inspect` shows \
              them); export the model with a dynamic batch, or leave --batch out"
                 .into(),
         ));
@@ -183,6 +182,7 @@ impl<'a> Steps<'a> {
             self.note("no engine runs the portable form here: there is none for processors unlike this one");
         }
         self.within_budget(&forms)?;
+        self.believed(&forms)?;
         Ok((forms, reports))
     }
 
@@ -200,6 +200,33 @@ impl<'a> Steps<'a> {
             ))),
             None => Ok(()),
         }
+    }
+
+    /// What instances would not believe is told now: they would reserve less for a run than it takes.
+    fn believed(&self, forms: &[CompiledForm]) -> Result<(), CliError> {
+        let most = |form: &CompiledForm| {
+            let parts = form.parts();
+            let form = form.content(&parts);
+            let manifest = Manifest::describing(vec![], vec![], &[form]);
+            manifest.forms.first().map_or(0, Form::most_memory)
+        };
+        for form in forms {
+            let (run, most) = (form.memory.run, most(form));
+            if run <= most {
+                continue;
+            }
+            let over = format!(
+                "a run of the form {} takes {} MiB, and instances believe at most {} MiB of a model of this size",
+                form.format.as_str(),
+                run >> 20,
+                most >> 20
+            );
+            if self.args.batch.is_some() {
+                return Err(CliError::Input(format!("{over}; give --batch fewer rows")));
+            }
+            self.note(&over);
+        }
+        Ok(())
     }
 
     fn note(&self, text: &str) {

@@ -67,7 +67,12 @@ fn tensor(described: Described) -> Result<Tensor, CliError> {
         Some(other) => return Err(wrong(format!("there is no content type '{other}' for it"))),
     };
     let mut values = Vec::new();
-    flatten(described.data, &mut values);
+    if described.data.iter().any(Value::is_array) {
+        let nested = flatten(described.data, &described.shape, &mut values);
+        nested.ok_or_else(|| wrong("its data is not nested as its shape is".into()))?;
+    } else {
+        values = described.data;
+    }
     let made = match data_type {
         DataType::Bytes => {
             let elements = values.into_iter().map(|value| element(value, is_base64));
@@ -84,14 +89,23 @@ fn tensor(described: Described) -> Result<Tensor, CliError> {
     made.map_err(|e| wrong(e.to_string()))
 }
 
-/// Data may be nested as its shape is; the values follow each other all the same.
-fn flatten(data: Vec<Value>, values: &mut Vec<Value>) {
-    for value in data {
-        match value {
-            Value::Array(inner) => flatten(inner, values),
-            value => values.push(value),
-        }
+/// Data that is nested as its shape is; the values follow each other.
+fn flatten(data: Vec<Value>, shape: &[u64], values: &mut Vec<Value>) -> Option<()> {
+    let (extent, rest) = shape.split_first()?;
+    if data.len() as u64 != *extent {
+        return None;
     }
+    if rest.is_empty() {
+        values.extend(data);
+        return Some(());
+    }
+    for value in data {
+        let Value::Array(inner) = value else {
+            return None;
+        };
+        flatten(inner, rest, values)?;
+    }
+    Some(())
 }
 
 fn element(value: Value, is_base64: bool) -> Result<Vec<u8>, String> {
@@ -116,16 +130,16 @@ fn numbers(data_type: DataType, values: Vec<Value>) -> Result<Vec<u8>, String> {
         DataType::Int16 => each(values, |it: i16| Ok(it.to_le_bytes())),
         DataType::Int32 => each(values, |it: i32| Ok(it.to_le_bytes())),
         DataType::Int64 => each(values, |it: i64| Ok(it.to_le_bytes())),
-        DataType::Fp64 => each(values, |it: f64| Ok(it.to_le_bytes())),
-        DataType::Fp32 => each(values, |it: f64| {
+        DataType::Fp64 => each(values, |Real(it)| Ok(it.to_le_bytes())),
+        DataType::Fp32 => each(values, |Real(it)| {
             let near = it as f32;
             fits(near.is_finite(), it).map(|()| near.to_le_bytes())
         }),
-        DataType::Fp16 => each(values, |it: f64| {
+        DataType::Fp16 => each(values, |Real(it)| {
             let near = f16::from_f64(it);
             fits(near.is_finite(), it).map(|()| near.to_le_bytes())
         }),
-        DataType::Bf16 => each(values, |it: f64| {
+        DataType::Bf16 => each(values, |Real(it)| {
             let near = bf16::from_f64(it);
             fits(near.is_finite(), it).map(|()| near.to_le_bytes())
         }),
@@ -135,7 +149,9 @@ fn numbers(data_type: DataType, values: Vec<Value>) -> Result<Vec<u8>, String> {
 
 fn fits(fits: bool, number: f64) -> Result<(), String> {
     let too_large = || format!("{number} is too large for its type");
-    fits.then_some(()).ok_or_else(too_large)
+    (fits || !number.is_finite())
+        .then_some(())
+        .ok_or_else(too_large)
 }
 
 fn each<T: DeserializeOwned, const N: usize>(
@@ -163,7 +179,7 @@ pub fn described(tensor: &Tensor) -> Value {
     described
 }
 
-/// The values of a tensor in row-major order. What is no number is null, which JSON has in its place.
+/// The values of a tensor in row-major order.
 #[must_use]
 pub fn values(tensor: &Tensor) -> Value {
     let bytes = &tensor.data;
@@ -177,10 +193,10 @@ pub fn values(tensor: &Tensor) -> Value {
         DataType::Int16 => all(bytes, i16::from_le_bytes),
         DataType::Int32 => all(bytes, i32::from_le_bytes),
         DataType::Int64 => all(bytes, i64::from_le_bytes),
-        DataType::Fp16 => all(bytes, |it| f16::from_le_bytes(it).to_f32()),
-        DataType::Fp32 => all(bytes, f32::from_le_bytes),
-        DataType::Fp64 => all(bytes, f64::from_le_bytes),
-        DataType::Bf16 => all(bytes, |it| bf16::from_le_bytes(it).to_f32()),
+        DataType::Fp16 => all(bytes, |it| number(f16::from_le_bytes(it).to_f32())),
+        DataType::Fp32 => all(bytes, |it| number(f32::from_le_bytes(it))),
+        DataType::Fp64 => all(bytes, |it| number(f64::from_le_bytes(it))),
+        DataType::Bf16 => all(bytes, |it| number(bf16::from_le_bytes(it).to_f32())),
         DataType::Bytes => {
             let in_base64 = is_in_base64(tensor);
             let elements = tensor.to_bytes().unwrap_or_default().into_iter();
@@ -196,6 +212,43 @@ pub fn values(tensor: &Tensor) -> Value {
 fn all<T: Into<Value>, const N: usize>(bytes: &[u8], value: impl Fn([u8; N]) -> T) -> Value {
     let (elements, _) = bytes.as_chunks::<N>();
     elements.iter().map(|element| value(*element)).collect()
+}
+
+/// A number, or what JSON has no number for as a text, by the names of protocol buffers' JSON (`"NaN"`, `"Infinity"`, `"-Infinity"`).
+fn number(number: impl Into<f64> + Into<Value> + Copy) -> Value {
+    let wide: f64 = number.into();
+    match NO_NUMBERS.iter().find(|(_, it)| same(*it, wide)) {
+        Some((name, _)) => (*name).into(),
+        None => number.into(),
+    }
+}
+
+const NO_NUMBERS: [(&str, f64); 3] = [
+    ("NaN", f64::NAN),
+    ("Infinity", f64::INFINITY),
+    ("-Infinity", f64::NEG_INFINITY),
+];
+
+fn same(one: f64, other: f64) -> bool {
+    one == other || (one.is_nan() && other.is_nan())
+}
+
+/// A number as [`number`] writes it.
+struct Real(f64);
+
+impl<'de> Deserialize<'de> for Real {
+    fn deserialize<D: serde::Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        let value = Value::deserialize(from)?;
+        let found = match value.as_str() {
+            None => value.as_f64(),
+            Some(name) => {
+                let mut all = NO_NUMBERS.iter();
+                all.find(|(it, _)| *it == name).map(|(_, it)| *it)
+            }
+        };
+        let wrong = || serde::de::Error::custom(format!("{value} is no number"));
+        found.map(Self).ok_or_else(wrong)
+    }
 }
 
 /// Whether a tensor has an element that no JSON string can hold.
@@ -224,7 +277,7 @@ mod tests {
                 DataType::Uint64 => json!([u64::MAX, 0]),
                 DataType::Int64 => json!([i64::MIN, 1]),
                 DataType::Fp16 | DataType::Bf16 | DataType::Fp32 | DataType::Fp64 => {
-                    json!([-1.5, 0.25])
+                    json!([-1.5, "-Infinity"])
                 }
                 _ => json!([7, 0]),
             };
@@ -251,6 +304,11 @@ mod tests {
         let words = one("BYTES", &[1, 2], json!([["a", ""]])).unwrap();
         assert_eq!(words.to_bytes().unwrap(), [&b"a"[..], b""]);
         assert!(one("INT8", &[2, 2], json!([1, 2, 3])).is_err());
+        assert!(one("INT8", &[2, 2], json!([[1, 2, 3], [-4]])).is_err());
+        assert!(one("INT8", &[2, 2], json!([[1, 2], 3, -4])).is_err());
+        let nan = one("FP32", &[1], json!(["NaN"])).unwrap();
+        assert!(f32::from_le_bytes(nan.data[..].try_into().unwrap()).is_nan());
+        assert_eq!(values(&nan), json!(["NaN"]));
         assert!(one("BYTES", &[3], json!(["a", "b"])).is_err());
     }
 

@@ -53,6 +53,7 @@ pub use sesemi_attest::{
 pub use sesemi_protocol::causes::in_one_line;
 pub use sesemi_protocol::command::{Delegation, GrantedVersions, KeyScope, Role, Subject};
 pub use sesemi_protocol::envelope::{Path, Report, Steps};
+pub use sesemi_protocol::limits;
 pub use sesemi_protocol::package::{
     Dimension, Form, FormContent, InstructionSet, Manifest, Memory, ModelFormat, TensorSpec,
     object_path,

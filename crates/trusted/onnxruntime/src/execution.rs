@@ -187,8 +187,8 @@ fn tensor(
     bytes: Cow<'_, [u8]>,
 ) -> Result<Tensor, EngineError> {
     if !spec.fits(data_type, &shape) {
-        if let Cow::Owned(mut bytes) = bytes {
-            bytes.zeroize();
+        if let Cow::Owned(bytes) = bytes {
+            drop(Wiped(bytes));
         }
         return Err(EngineError::Run(format!(
             "output '{}' is not of the type and shape that the manifest says",

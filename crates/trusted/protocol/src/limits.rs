@@ -20,6 +20,9 @@ pub const MAX_TENSORS: usize = 64;
 /// Most elements of all BYTES tensors of a message together: each is an object of its own to an engine, however short it is.
 pub const MAX_TEXTS: u64 = 1 << 20;
 
+/// Most rows of one run of several requests.
+pub const MAX_BATCH_ROWS: u32 = 4096;
+
 /// Most dimensions of a tensor.
 pub const MAX_RANK: usize = 8;
 

@@ -5,6 +5,7 @@ use std::ops::Range;
 use std::path::PathBuf;
 
 use clap::{Args, ValueEnum};
+use sesemi::limits::MAX_BATCH_ROWS;
 
 /// Arguments of `model compile`.
 #[derive(Debug, Args)]
@@ -90,7 +91,10 @@ impl Prepack {
 }
 
 fn rows(text: &str) -> Result<NonZeroU32, String> {
-    let rows = text.parse().ok().filter(|rows| (2..=4096).contains(rows));
+    let rows = text
+        .parse()
+        .ok()
+        .filter(|rows| (2..=MAX_BATCH_ROWS).contains(rows));
     rows.and_then(NonZeroU32::new)
         .ok_or_else(|| "a number from 2 to 4096".into())
 }

@@ -7,7 +7,7 @@ use std::collections::HashSet;
 use minicbor::{Decode, Encode};
 
 use crate::id::Digest;
-use crate::limits::{MAX_FORMS, MAX_RANK, MAX_TENSOR_NAME};
+use crate::limits::{MAX_BATCH_ROWS, MAX_FORMS, MAX_RANK, MAX_TENSOR_NAME};
 use crate::tensor::DataType;
 
 /// Alignment of each part within the plaintext, in bytes: a page, so that it can be used where it was decrypted.
@@ -159,6 +159,10 @@ pub struct Memory {
     pub run: u64,
 }
 
+/// What a claim may be above a multiple of the form's length, and that multiple.
+const CLAIM: u64 = 64 * 1024 * 1024;
+const TIMES: u64 = 8;
+
 /// Where each part of each form lies.
 pub(super) type Places = Vec<Vec<Range<u64>>>;
 
@@ -181,6 +185,17 @@ pub struct Form {
     /// Whether the engine should lay out weights once more for faster runs, at the cost of a slower start.
     #[n(4)]
     pub prepack: bool,
+}
+
+impl Form {
+    /// What its owner may say at most that it needs, loaded or for a run, in bytes: a small model that claims all memory would drive
+    /// out everybody else's. Readers believe no more.
+    #[must_use]
+    pub fn most_memory(&self) -> u64 {
+        let parts = self.parts.iter();
+        let length = parts.fold(0, |sum: u64, part| sum.saturating_add(*part));
+        length.saturating_mul(TIMES).saturating_add(CLAIM)
+    }
 }
 
 /// The manifest of a model package.
@@ -281,11 +296,11 @@ impl Manifest {
         self
     }
 
-    /// Whether the first dimension of every input and output may have any extent, as that of a batch must.
+    /// Whether there is an input, and the first dimension of every input and output may have any extent, as that of a batch must.
     #[must_use]
-    pub fn has_rows(&self) -> bool {
-        let mut specs = self.inputs.iter().chain(&self.outputs);
-        !self.inputs.is_empty()
+    pub fn have_rows(inputs: &[TensorSpec], outputs: &[TensorSpec]) -> bool {
+        let mut specs = inputs.iter().chain(outputs);
+        !inputs.is_empty()
             && specs.all(|spec| matches!(spec.shape.first(), Some(Dimension::Dynamic)))
     }
 
@@ -293,7 +308,7 @@ impl Manifest {
     ///
     /// # Errors
     /// [`ContentError`] if two inputs or two outputs have one name, a name or shape is longer than a request's may be, or there is
-    /// a batch of tensors that have no rows.
+    /// a batch of too many rows, or of tensors that have none.
     pub(super) fn check_tensors(&self) -> Result<(), ContentError> {
         for specs in [&self.inputs, &self.outputs] {
             let mut names = HashSet::with_capacity(specs.len());
@@ -307,7 +322,13 @@ impl Manifest {
                 return Err(ContentError("two tensors have the same name"));
             }
         }
-        if self.batch.is_some() && !self.has_rows() {
+        let Some(rows) = self.batch else {
+            return Ok(());
+        };
+        if rows.get() > MAX_BATCH_ROWS {
+            return Err(ContentError("a batch has at most 4096 rows"));
+        }
+        if !Self::have_rows(&self.inputs, &self.outputs) {
             return Err(ContentError("a tensor of a batch has no rows"));
         }
         Ok(())

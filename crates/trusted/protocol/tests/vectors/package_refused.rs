@@ -253,6 +253,12 @@ fn misdescribed(small: &Value) -> Vec<(&'static str, Vec<u8>, Digest)> {
             &part,
         ),
         made(
+            "a batch of 4097 rows",
+            &|manifest| manifest.batch = NonZeroU32::new(4097),
+            0,
+            &part,
+        ),
+        made(
             "a batch without inputs",
             &|manifest| {
                 manifest.batch = NonZeroU32::new(8);

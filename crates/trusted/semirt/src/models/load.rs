@@ -1,6 +1,6 @@
 //! One load: from a lease to a model that is ready to run.
 
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -200,6 +200,7 @@ impl Load {
                 shelf,
                 idle: Mutex::default(),
                 run_us: AtomicU64::new(0),
+                mixes: AtomicBool::new(false),
             };
             // The reservation came along: if nobody waits any more, it ends with this work and not before.
             Ok::<_, Refusal>((model, reserved))

@@ -15,7 +15,7 @@ mod pieces;
 pub mod shelf;
 mod source;
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, Weak};
 use std::time::{Duration, Instant};
 
@@ -54,6 +54,8 @@ pub struct Model {
     run: u64,
     /// About how long a run takes, in microseconds; 0 before the first.
     run_us: AtomicU64,
+    /// Whether its outputs turned out to have no row for each of several requests.
+    mixes: AtomicBool,
     shelf: Weak<Shelf<Model>>,
     /// Buffers that no run uses just now; at most one for each slot.
     idle: Mutex<Vec<Buffers>>,
@@ -129,6 +131,17 @@ impl Model {
             execution,
             reserved,
         })
+    }
+
+    /// Whether several requests may be rows of one run, as far as is known.
+    #[must_use]
+    pub fn has_rows(&self) -> bool {
+        self.manifest.batch.is_some() && !self.mixes.load(Ordering::Relaxed)
+    }
+
+    /// Notes that they may not be, whatever its owner says.
+    pub fn has_no_rows(&self) {
+        self.mixes.store(true, Ordering::Relaxed);
     }
 
     /// About how long a run takes: what runs took lately, and a guess before the first.

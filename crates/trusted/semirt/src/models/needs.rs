@@ -13,10 +13,6 @@ use sesemi_protocol::package::{
 pub(super) const HEAD_MEMORY: u64 = 2 * HEAD as u64 + 12 * MAX_MANIFEST as u64;
 /// What any model takes besides its parts: entries here, the engine's own structures.
 const MODEL: u64 = 64 * 1024;
-/// What a claim may be above a multiple of the form's length.
-const CLAIM: u64 = 64 * 1024 * 1024;
-/// That multiple.
-const TIMES: u64 = 8;
 
 /// What a form needs once it is loaded, and until then.
 pub(super) fn of(manifest: &Manifest, form: &Form, place: &FormPlace) -> u64 {
@@ -32,23 +28,14 @@ pub(super) fn of(manifest: &Manifest, form: &Form, place: &FormPlace) -> u64 {
         // Nobody measured it. From one part, an engine copies the weights out; of several, it uses them where they are.
         0 if form.format == ModelFormat::Onnx => length.saturating_mul(2),
         0 => length.saturating_add(copied.saturating_mul(4)),
-        measured => measured.min(limit(form)),
+        measured => measured.min(form.most_memory()),
     };
     claimed.max(least).saturating_add(overhead(manifest))
 }
 
 /// What each run at the same time needs more.
 pub(super) fn of_run(form: &Form) -> u64 {
-    form.memory.run.min(limit(form))
-}
-
-/// What a claim of a form may be at most.
-fn limit(form: &Form) -> u64 {
-    let length = form
-        .parts
-        .iter()
-        .fold(0, |sum: u64, part| sum.saturating_add(*part));
-    length.saturating_mul(TIMES).saturating_add(CLAIM)
+    form.memory.run.min(form.most_memory())
 }
 
 /// What we keep of any model besides what the engine does.
@@ -92,7 +79,8 @@ mod tests {
         assert_eq!(measured(0, 0), (2000, 0));
         assert_eq!(measured(5000, 300), (5000, 300));
         assert_eq!(measured(1, 1), (1000, 1));
-        assert_eq!(measured(u64::MAX, u64::MAX), (8000 + CLAIM, 8000 + CLAIM));
+        let most = 8000 + (64 << 20);
+        assert_eq!(measured(u64::MAX, u64::MAX), (most, most));
     }
 
     #[test]

@@ -30,6 +30,11 @@ impl UnderWay {
         }
     }
 
+    /// Has the run go on with another execution, which is stopped in place of the one before.
+    pub(super) fn stops(&mut self, stopper: Option<Arc<dyn Stop>>) {
+        self.stopper = stopper;
+    }
+
     pub(super) fn still_wanted(&self) -> StillWanted {
         StillWanted(self.state.clone())
     }

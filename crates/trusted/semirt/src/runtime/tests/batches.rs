@@ -14,8 +14,16 @@ use crate::engine::{Execution, LoadedModel};
 struct Noting {
     rten: Arc<Rten>,
     rows: Arc<Mutex<Vec<u64>>>,
-    /// What runs of more than one row come to.
-    together: Option<EngineError>,
+    together: Together,
+}
+
+/// What runs of more than one row come to.
+#[derive(Clone)]
+enum Together {
+    Rows,
+    Fails(EngineError),
+    /// One row for all.
+    Mixes,
 }
 
 struct NotingModel(Box<dyn LoadedModel>, Noting);
@@ -60,10 +68,17 @@ impl Execution for NotingExecution {
     ) -> Result<Vec<Tensor>, EngineError> {
         let rows = inputs[0].shape[0];
         self.1.rows.lock().unwrap().push(rows);
+        let mut outputs = self.0.run(inputs, wanted)?;
         match &self.1.together {
-            Some(error) if rows > 1 => Err(error.clone()),
-            _ => self.0.run(inputs, wanted),
+            Together::Fails(error) if rows > 1 => return Err(error.clone()),
+            Together::Mixes if rows > 1 => {
+                let row = outputs[0].data.len() / rows as usize;
+                outputs[0].shape[0] = 1;
+                outputs[0].data.truncate(row);
+            }
+            _ => {}
         }
+        Ok(outputs)
     }
 }
 
@@ -73,13 +88,13 @@ struct Batching {
 }
 
 impl Batching {
-    /// With a window of a minute, on a clock that stands still while anything is done: a batch that is not full waits for all
+    /// With a window of a second, on a clock that stands still while anything is done: a batch that is not full waits for all
     /// requests that a test sends.
     async fn new(level: IsolationLevel, most: Option<u32>) -> Self {
-        Self::with(level, most, None).await
+        Self::with(level, most, Together::Rows).await
     }
 
-    async fn with(level: IsolationLevel, most: Option<u32>, together: Option<EngineError>) -> Self {
+    async fn with(level: IsolationLevel, most: Option<u32>, together: Together) -> Self {
         let noting = Noting {
             rten: Arc::new(Rten::new(1)),
             rows: Arc::default(),
@@ -176,6 +191,21 @@ async fn users_meet_in_one_run_only_where_all_of_them_asked_for_it() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn who_did_not_ask_for_it_is_run_apart_from_those_who_did() {
+    let batching = Batching::new(IsolationLevel::Batched, Some(64)).await;
+    batching.all_are_served(&[(1, 1), (3, 1)]).await;
+    batching.world.service.set().isolation = Isolation::from(IsolationLevel::Shared);
+    batching.all_are_served(&[(2, 1)]).await;
+    batching.runs();
+    batching
+        .all_are_served(&[(1, 1), (2, 4), (3, 1), (2, 4)])
+        .await;
+    let mut runs = batching.runs();
+    runs.sort_unstable();
+    assert_eq!(runs, [2, 8]);
+}
+
+#[tokio::test(start_paused = true)]
 async fn without_a_batch_in_the_manifest_or_in_sequential_mode_each_runs_alone() {
     let owner = Batching::new(IsolationLevel::Batched, None).await;
     owner.all_are_served(&[(1, 2), (1, 2), (2, 2)]).await;
@@ -205,10 +235,51 @@ async fn whatever_becomes_of_a_batch_its_members_are_served_one_by_one_if_need_b
         EngineError::Input("a value of one of them".into()),
         EngineError::Run("too much at once".into()),
     ] {
-        let batching = Batching::with(IsolationLevel::Batched, Some(64), Some(error)).await;
+        let batching =
+            Batching::with(IsolationLevel::Batched, Some(64), Together::Fails(error)).await;
         batching.all_are_served(&[(1, 1), (2, 1), (3, 1)]).await;
         assert_eq!(batching.runs(), [3, 1, 1, 1]);
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_model_whose_rows_turn_out_to_be_mixed_is_not_tried_again() {
+    let batching = Batching::with(IsolationLevel::Shared, Some(64), Together::Mixes).await;
+    batching.all_are_served(&[(1, 1), (1, 1)]).await;
+    assert_eq!(batching.runs(), [2, 1, 1]);
+    batching.all_are_served(&[(1, 1), (1, 1)]).await;
+    assert_eq!(batching.runs(), [1, 1]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_has_no_time_to_wait_for_others_does_not() {
+    let batching = Batching::new(IsolationLevel::Shared, Some(64)).await;
+    batching.all_are_served(&[(1, 1)]).await;
+    let (sent, began) = (sealed(1, &features(0, 1)), Instant::now());
+    let deadline = began + Duration::from_millis(900);
+    let runtime = &batching.world.runtime;
+    let answer = runtime.serve(sent.bytes, deadline, &mut untraced()).await;
+    let answer = sent.pending.open(answer.unwrap()).unwrap();
+    assert!(answer.outcome.is_ok());
+    assert_eq!(began.elapsed(), Duration::ZERO);
+}
+
+#[tokio::test]
+async fn who_leaves_a_batch_that_waits_for_a_slot_leaves_nothing_in_it() {
+    let batching = Batching::new(IsolationLevel::Shared, Some(2)).await;
+    batching.all_are_served(&[(1, 2)]).await;
+    let runtime = &batching.world.runtime;
+    let slots = batching.world.all_slots().await;
+    let [leaves, stays] = [0, 1].map(|number| {
+        let (runtime, sent) = (runtime.clone(), sealed(1, &features(number, 1)));
+        tokio::spawn(async move { send(&runtime, sent).await })
+    });
+    until(|| runtime.slots.waiting() == 1).await;
+    assert_eq!(runtime.occupancy.counts(), (2, 0));
+    leaves.abort();
+    until(|| runtime.occupancy.counts() == (1, 0)).await;
+    drop(slots);
+    assert!(stays.await.unwrap().is_ok());
 }
 
 #[tokio::test(start_paused = true)]
