@@ -29,6 +29,15 @@ fn node(
     }
 }
 
+/// One step in each direction, without a border.
+fn conv() -> Vec<AttributeProto> {
+    vec![
+        AttributeProto::ints("strides", &[1, 1]),
+        AttributeProto::ints("dilations", &[1, 1]),
+        AttributeProto::ints("pads", &[0; 4]),
+    ]
+}
+
 fn values(count: usize, from: f32) -> Vec<f32> {
     (0..count)
         .map(|at| from + (at as f32).sin() / 4.0)
@@ -56,7 +65,7 @@ fn graph(bias: bool) -> GraphProto {
     GraphProto {
         name: Some("g".into()),
         node: vec![
-            node("Conv", &inputs, "c", vec![]),
+            node("Conv", &inputs, "c", conv()),
             node("BatchNormalization", &statistics, "n", epsilon),
             node("Relu", &["n"], "y", vec![]),
         ],
@@ -89,7 +98,7 @@ fn split(graph: GraphProto) -> GraphProto {
     let samples = [sample_inputs(&inputs, 1), sample_inputs(&inputs, 2)];
     check(&Rten::new(1), &onnx, &form, &samples, Tolerance::default()).unwrap();
     let graph = form.parts[1].clone();
-    sesemi_onnx::read(graph.into()).unwrap().graph.unwrap()
+    sesemi_onnx::read(graph).unwrap().graph.unwrap()
 }
 
 fn operators(graph: &GraphProto) -> Vec<&str> {
@@ -123,7 +132,7 @@ fn weights_that_two_convolutions_share_are_folded_for_each_alone() {
     let mut shared = graph(false);
     shared
         .node
-        .insert(1, node("Conv", &["x", "w"], "d", vec![]));
+        .insert(1, node("Conv", &["x", "w"], "d", conv()));
     shared.node[3] = node("Add", &["n", "d"], "y", vec![]);
     let folded = split(shared);
     assert_eq!(operators(&folded), ["Conv", "Conv", "Add"]);
@@ -137,6 +146,6 @@ fn what_a_request_may_replace_is_not_folded() {
     let fixed = [4].map(DimensionValue::DimValue);
     open.input.push(ValueInfoProto::floats("mean", fixed));
     let form = split_weights(&model(open)).unwrap();
-    let kept = sesemi_onnx::read(form.parts[1].clone().into()).unwrap();
+    let kept = sesemi_onnx::read(form.parts[1].clone()).unwrap();
     assert_eq!(kept.graph.unwrap().node.len(), 3);
 }
