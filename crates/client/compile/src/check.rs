@@ -37,8 +37,8 @@ pub fn check(
 /// Runs a form in its engine, and the original in another that is trusted to compute what the model means. With a `batch` of so many
 /// rows, the samples are also run together, as the rows of one run, and the memory of a run is that of this one.
 ///
-/// The memory that is measured is what the process grew by, so nothing else should run in it meanwhile, and the engine should have
-/// started before.
+/// The memory that is measured is what the process grew by, for a run at most, so nothing else should run in it meanwhile, and the
+/// engine should have started before.
 ///
 /// # Errors
 /// [`CompileError::Model`] without samples, [`CompileError::Engine`] or [`CompileError::Original`] if one of them does not load or
@@ -60,12 +60,13 @@ pub fn check_against(
     let before = resident();
     let (model, manifest) = load(engine, original, form)?;
     let loaded = resident().saturating_sub(before);
+    reset_peak();
     let together = match batch {
         Some(rows) => run_together(&*model, samples, rows)?,
         None => Vec::new(),
     };
     let found = run_all(&*model, samples)?;
-    let run = resident().saturating_sub(before).saturating_sub(loaded);
+    let run = peak().saturating_sub(before).saturating_sub(loaded);
     drop(model);
     let original_of = |error| match error {
         CompileError::Engine(error) => CompileError::Original(error),
@@ -176,27 +177,47 @@ fn run_together(
 /// What this process has in memory, in bytes; 0 where the kernel does not say.
 fn resident() -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    resident_of(&status).unwrap_or(0)
+    line_of(&status, "VmRSS:").unwrap_or(0)
 }
 
-/// The line of proc_pid_status(5) that counts in units of 1024 bytes, whatever the size of a page.
-fn resident_of(status: &str) -> Option<u64> {
+/// Has the kernel forget what the process had in memory at most until now (proc_pid_clear_refs(5)). If it does not, the peak is that
+/// of all its life, and a run is said to take too much rather than too little.
+fn reset_peak() {
+    let _ = std::fs::write("/proc/self/clear_refs", "5");
+}
+
+/// The most that this process had in memory since then, in bytes.
+fn peak() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    line_of(&status, "VmHWM:").unwrap_or(0)
+}
+
+/// A line of proc_pid_status(5) that counts in units of 1024 bytes, whatever the size of a page.
+fn line_of(status: &str, name: &str) -> Option<u64> {
     let mut lines = status.lines();
-    let line = lines.find_map(|line| line.strip_prefix("VmRSS:"))?;
+    let line = lines.find_map(|line| line.strip_prefix(name))?;
     let kibibytes: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
     kibibytes.checked_mul(1024)
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{resident, resident_of};
+    use super::{line_of, peak, reset_peak, resident};
 
     #[test]
     fn memory_is_counted_without_asking_how_large_a_page_is() {
         let status = "Name:\tx\nVmHWM:\t   70000 kB\nVmRSS:\t   65536 kB\nRssAnon:\t 1 kB\n";
-        assert_eq!(resident_of(status), Some(64 << 20));
-        assert_eq!(resident_of("VmRSS:\t65536 pages\n"), None);
-        assert_eq!(resident_of(""), None);
+        assert_eq!(line_of(status, "VmRSS:"), Some(64 << 20));
+        assert_eq!(line_of("VmRSS:\t65536 pages\n", "VmRSS:"), None);
+        assert_eq!(line_of("", "VmRSS:"), None);
         assert!(resident() > 0);
+    }
+
+    #[test]
+    fn what_a_run_had_for_a_moment_counts() {
+        let before = resident();
+        reset_peak();
+        drop(std::hint::black_box(vec![1u8; 64 << 20]));
+        assert!(peak() >= before + (60 << 20));
     }
 }

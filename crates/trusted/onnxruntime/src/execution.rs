@@ -9,7 +9,7 @@ use ort::session::RunOptions;
 use sesemi_process::Wiped;
 use sesemi_protocol::package::{Manifest, TensorSpec};
 use sesemi_protocol::tensor::{DataType, Tensor, TensorView};
-use sesemi_semirt::engine::{EngineError, Execution, LoadedModel, Stop, check_request};
+use sesemi_semirt::engine::{EngineError, Execution, LoadedModel, Plain, Stop, check_request};
 
 use crate::raw::{Memory, Session, Value, is_aligned};
 
@@ -93,10 +93,13 @@ impl Execution for OneRun {
             |index, data_type, shape, bytes| {
                 let spec = outputs.get(index).map(|(spec, _)| *spec);
                 let spec = spec.ok_or_else(|| Failed(other_type()))?;
-                tensor(spec, data_type, shape, bytes).map_err(Failed)
+                // If a later one fails, this one is wiped.
+                let taken = tensor(spec, data_type, shape, bytes).map_err(Failed)?;
+                Ok(Plain(vec![taken]))
             },
         );
-        taken.map_err(|Failed(error)| error)
+        let taken: Vec<Plain> = taken.map_err(|Failed(error)| error)?;
+        Ok(taken.into_iter().flat_map(Plain::into_inner).collect())
     }
 
     fn stopper(&self) -> Option<Arc<dyn Stop>> {

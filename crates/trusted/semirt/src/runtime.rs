@@ -6,7 +6,6 @@
 
 mod batches;
 mod journey;
-mod plain;
 mod run;
 mod under_way;
 
@@ -26,6 +25,7 @@ use sesemi_protocol::{Entropy, Refusal, RefusalCode};
 use sesemi_traces::{Key, Outcome, Span};
 use tokio::time::Instant;
 
+use crate::engine::Plain;
 use crate::keys::{Keys, LiveLease};
 use crate::metrics::{Gauges, Metrics};
 use crate::models::{Models, Prefetch};
@@ -33,7 +33,6 @@ use crate::occupancy::{Occupancy, Place};
 use crate::slots::{Slots, Watchdog};
 use batches::Batches;
 use journey::Journey;
-use plain::Plain;
 use run::Request;
 
 /// Serves requests.

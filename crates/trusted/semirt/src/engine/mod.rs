@@ -2,11 +2,13 @@
 //! engine is a SeMIRT image with a measurement of its own.
 
 pub mod framing;
+mod plain;
 pub mod rows;
 pub mod rten;
 
 use std::sync::Arc;
 
+pub use plain::Plain;
 use sesemi_process::Wiped;
 use sesemi_protocol::package::{Form, InstructionSet, Manifest};
 use sesemi_protocol::tensor::{Tensor, TensorView};

@@ -17,7 +17,7 @@ use sesemi_protocol::tensor::{DataType, Tensor, TensorView};
 use zeroize::Zeroize as _;
 
 use super::{
-    Engine, EngineError, Execution, LoadedModel, check_request, framing, has_instructions,
+    Engine, EngineError, Execution, LoadedModel, Plain, check_request, framing, has_instructions,
 };
 
 /// RTen with its own threads.
@@ -142,11 +142,18 @@ impl Execution for RtenExecution {
         let outputs = fence(|| self.model.run(values, &ids, Some(options)))
             .map_err(EngineError::Run)?
             .map_err(|e| EngineError::Run(e.to_string()))?;
-        specs
-            .iter()
-            .zip(outputs)
-            .map(|(spec, value)| from_value(spec, value))
-            .collect()
+        let mut outputs = outputs.into_iter();
+        let mut made = Plain(Vec::with_capacity(specs.len()));
+        for (spec, value) in specs.iter().zip(&mut outputs) {
+            match from_value(spec, value) {
+                Ok(tensor) => made.0.push(tensor),
+                Err(error) => {
+                    outputs.for_each(forget);
+                    return Err(error);
+                }
+            }
+        }
+        Ok(made.into_inner())
     }
 }
 
@@ -302,7 +309,8 @@ fn from_value(spec: &TensorSpec, value: Value) -> Result<Tensor, EngineError> {
         }
         (DataType::Int8, Value::Int8Tensor(t)) => little_endian(t.into_data(), i8::to_le_bytes),
         (DataType::Uint8, Value::UInt8Tensor(t)) => t.into_data(),
-        _ => {
+        (_, value) => {
+            forget(value);
             return Err(EngineError::Run(format!(
                 "output '{}' is not of the type that the manifest says",
                 spec.name
@@ -315,6 +323,17 @@ fn from_value(spec: &TensorSpec, value: Value) -> Result<Tensor, EngineError> {
         shape,
         data,
     })
+}
+
+/// Wipes an output that is not handed out.
+fn forget(value: Value) {
+    match value {
+        Value::FloatTensor(t) => t.into_data().zeroize(),
+        Value::Int32Tensor(t) => t.into_data().zeroize(),
+        Value::Int8Tensor(t) => t.into_data().zeroize(),
+        Value::UInt8Tensor(t) => t.into_data().zeroize(),
+        _ => {}
+    }
 }
 
 /// The bytes of an output; the engine's own buffer is wiped.

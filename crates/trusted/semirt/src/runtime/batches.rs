@@ -19,8 +19,7 @@ use sesemi_protocol::{ModelRef, PrincipalId, Refusal, RefusalCode};
 use tokio::sync::oneshot;
 use tokio::time::Instant;
 
-use super::plain::Plain;
-use crate::engine::EngineError;
+use crate::engine::{EngineError, Plain};
 use crate::keys::LiveLease;
 use crate::metrics::Metrics;
 use crate::models::shelf::Held;

@@ -8,12 +8,11 @@ use tokio::time::Instant;
 
 use super::forming::{Interest, Member};
 use super::{Outcome, Ran};
-use crate::engine::{EngineError, rows};
+use crate::engine::{EngineError, Plain, rows};
 use crate::metrics::Metrics;
 use crate::models::budget::Reservation;
 use crate::models::shelf::Held;
 use crate::models::{Buffers, Model, Models};
-use crate::runtime::plain::Plain;
 use crate::runtime::under_way::StillWanted;
 use crate::slots::Watchdog;
 use crate::sync::lock;
