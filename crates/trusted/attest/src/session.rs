@@ -103,6 +103,12 @@ impl KeyServiceSession {
         })
     }
 
+    /// Closes the line if it would not be used any more: the service keeps a place for it, which others may need.
+    pub async fn close_stale(&self) {
+        let mut kept = self.kept.lock().await;
+        kept.open = kept.open.take().filter(|open| open.age.is_fresh());
+    }
+
     /// Makes one call; `limit` bounds the wait for its answer, twice if a kept connection turns out to be dead.
     ///
     /// # Errors

@@ -14,13 +14,14 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use sesemi_compile::{
-    Tolerance, check, compare, compile_for_onnxruntime, sample_inputs, specs, split_weights, whole,
+    Tolerance, check, compare, compile_for_onnxruntime, described, sample_inputs, specs,
+    split_weights, whole,
 };
 use sesemi_paper_models::Network;
 use sesemi_protocol::package::ModelFormat;
 use sesemi_protocol::tensor::{Tensor, TensorView};
 use sesemi_semirt::engine::rten::Rten;
-use sesemi_semirt::engine::{EngineError, Execution};
+use sesemi_semirt::engine::{Engine as _, EngineError, Execution};
 use support::{engine, load};
 
 const TINY: &[u8] = include_bytes!("../../../../models/breast-cancer/breast-cancer.onnx");
@@ -122,6 +123,36 @@ fn both_engines_agree_on_a_trained_model_for_every_batch() {
             compare(&expected, &found, Tolerance::default()).unwrap();
         }
     }
+}
+
+#[test]
+fn the_memory_of_weights_comes_back_when_nobody_runs_them_and_serves_the_next_model() {
+    let Some(engine) = engine() else { return };
+    let onnx = Network::MobileNetV1.onnx().unwrap();
+    let expected = expected(Network::MobileNetV1);
+    let form = compile_for_onnxruntime(engine, &onnx, false).unwrap();
+    let is_right = |execution: &mut dyn Execution| {
+        let found = run(execution, &[image(1)]).unwrap();
+        compare(&expected, &found, Tolerance::default()).unwrap();
+    };
+    // Somebody runs them: they stay, and are what they were.
+    let model = load(engine, &onnx, &form).unwrap();
+    let mut execution = model.execution().unwrap();
+    assert!(model.into_memory().is_none());
+    is_right(&mut *execution);
+
+    let model = load(engine, &onnx, &form).unwrap();
+    is_right(&mut *model.execution().unwrap());
+    let mut left = model.into_memory().unwrap();
+    assert!(left.ends_with(&form.parts[0]) || left.starts_with(&form.parts[0]));
+    left.fill(0xa5);
+    let mut memory = std::mem::take(&mut left.0);
+    memory.truncate(form.parts[0].len());
+    memory.copy_from_slice(&form.parts[0]);
+    let (manifest, described) = described(&onnx, &form).unwrap();
+    let parts = std::iter::once(memory).chain(form.parts[1..].iter().cloned());
+    let next = engine.load(&manifest, &described, parts.collect()).unwrap();
+    is_right(&mut *next.execution().unwrap());
 }
 
 #[test]

@@ -155,7 +155,7 @@ async fn serve(
     announce(&listener, &*attester).map_err(|e| MainError::Io("standard output".into(), e))?;
 
     // Attestation takes longer than anything else of a cold start, and needs nothing that only a request says.
-    let opening = tokio::spawn(async move { source.open_ahead().await });
+    let opening = tokio::spawn(async move { source.tend().await });
     let tending = {
         let runtime = runtime.clone();
         tokio::spawn(async move { runtime.keys().tend().await })

@@ -18,6 +18,9 @@ const RELEASE: Duration = Duration::from_secs(15);
 /// one itself.
 const AHEAD: Duration = Duration::from_secs(5);
 
+/// How often an idle line is looked at.
+const STALE: Duration = Duration::from_secs(10);
+
 /// Asks for leases.
 pub trait KeySource: Send + Sync + 'static {
     /// Asks for 1 to [`MAX_RELEASES`](sesemi_protocol::limits::MAX_RELEASES) leases in one round trip: one outcome for each,
@@ -40,6 +43,16 @@ impl FromKeyService {
             Ok(Ok(_)) => tracing::debug!("the line to KeyService is open"),
             Ok(Err(error)) => tracing::warn!(%error, "no line to KeyService yet"),
             Err(_) => tracing::warn!("no line to KeyService yet: it does not answer"),
+        }
+    }
+
+    /// Opens the line, and from then on closes it when nobody used it for long: KeyService has places for so many. Runs until it is
+    /// dropped.
+    pub async fn tend(&self) {
+        self.open_ahead().await;
+        loop {
+            tokio::time::sleep(STALE).await;
+            self.0.close_stale().await;
         }
     }
 }

@@ -87,7 +87,7 @@ impl Arena {
     }
 
     /// The same in memory that another model left, and that holds its weights: nothing of them is handed out, because a form is only
-    /// once all of it was written. None if it is too short.
+    /// once all of it was written. Memory of its own if that is too short.
     pub(super) fn reusing(
         mut left: Wiped,
         plaintext: Range<u64>,
@@ -99,6 +99,7 @@ impl Arena {
             drop_elsewhere(left);
             return Self::new(plaintext, cut, reserved);
         }
+        wipe(left.get_mut(length..).unwrap_or_default());
         left.resize(length, 0);
         let memory = core::mem::take(&mut left.0);
         Self::within(memory, true, plaintext, cut, reserved)

@@ -88,7 +88,7 @@ impl Load {
         self.check_run(&form, needed)?;
         let more = needed.saturating_sub(kept);
         let more = more.saturating_add(found.in_transit(&place));
-        let (reserved, left) = self.reserve_for(more, found.length_of(&place)).await?;
+        let (left, reserved) = self.reserve_for(more, found.length_of(&place)).await?;
         found.reuse(left);
         let manifest = Arc::new(found.package().manifest().clone());
         let (decrypted, last) = found
@@ -125,17 +125,17 @@ impl Load {
 
     /// Takes memory: what is free, what was taken for requests that nobody knows yet, what models leave that are not in use.
     async fn reserve(&self, bytes: u64) -> Result<Reservation, Refusal> {
-        Ok(self.reserve_for(bytes, None).await?.0)
+        Ok(self.reserve_for(bytes, None).await?.1)
     }
 
-    /// The same, and memory of this length, if a model leaves some that had to go.
+    /// The same, and memory of this length, if a model leaves some that had to go: in front of what counts it, which ends after it.
     async fn reserve_for(
         &self,
         bytes: u64,
         length: Option<usize>,
-    ) -> Result<(Reservation, Option<Wiped>), Refusal> {
+    ) -> Result<(Option<Wiped>, Reservation), Refusal> {
         if let Some(reserved) = self.shelf.budget().try_take(bytes) {
-            return Ok((reserved, None));
+            return Ok((None, reserved));
         }
         let _none_ahead = self.ahead.end_all().await;
         let (shelf, length) = (self.shelf.clone(), length.unwrap_or(usize::MAX));

@@ -161,7 +161,7 @@ impl<V: Spare> Shelf<V> {
     /// [`RefusalCode::ModelUnavailable`] if there will never be so much, [`RefusalCode::Busy`] if there is not while other
     /// models are in use; nothing is dropped then.
     pub fn reserve(&self, bytes: u64) -> Result<Reservation, Refusal> {
-        Ok(self.reserve_with_memory(bytes, usize::MAX)?.0)
+        Ok(self.reserve_with_memory(bytes, usize::MAX)?.1)
     }
 
     /// Like [`Shelf::reserve`]. If a value that was dropped left memory of at least `length` bytes, that comes along, cut to this
@@ -173,7 +173,7 @@ impl<V: Spare> Shelf<V> {
         &self,
         bytes: u64,
         length: usize,
-    ) -> Result<(Reservation, Option<Wiped>), Refusal> {
+    ) -> Result<(Option<Wiped>, Reservation), Refusal> {
         if bytes > self.budget.limit() {
             return Err(Refusal::new(
                 RefusalCode::ModelUnavailable,
@@ -192,7 +192,7 @@ impl<V: Spare> Shelf<V> {
                     reserved.correct(bytes);
                     memory
                 });
-                return Ok((reserved, memory));
+                return Ok((memory, reserved));
             }
             match self.make_room(bytes, counted).ok_or(RefusalCode::Busy)? {
                 Room::Spare(left) => drop(left),
@@ -400,14 +400,14 @@ mod tests {
     #[test]
     fn memory_that_a_model_leaves_comes_along_if_it_is_long_enough_and_stays_counted() {
         let shelf = shelf_of_two(1000, 1000);
-        let (reserved, memory) = shelf.reserve_with_memory(900, 800).unwrap();
+        let (memory, reserved) = shelf.reserve_with_memory(900, 800).unwrap();
         let memory = memory.unwrap();
         assert_eq!((memory.len(), memory.capacity()), (800, 800));
         assert_eq!((reserved.bytes(), shelf.budget().used()), (900, 1900));
         drop(reserved);
         // More than one must go: the first long enough is kept, and all of the memory is within what was asked for.
         let shelf = shelf_of_two(1000, 1000);
-        let (reserved, memory) = shelf.reserve_with_memory(1500, 1000).unwrap();
+        let (memory, reserved) = shelf.reserve_with_memory(1500, 1000).unwrap();
         assert_eq!(memory.unwrap().len(), 1000);
         assert_eq!((reserved.bytes(), shelf.budget().used()), (1500, 1500));
         assert_eq!((shelf.count(), shelf.evictions()), (0, 2));
@@ -416,7 +416,7 @@ mod tests {
     #[test]
     fn memory_that_is_too_short_is_given_back() {
         let shelf = shelf_of_two(1000, 1000);
-        let (reserved, memory) = shelf.reserve_with_memory(1000, 1001).unwrap();
+        let (memory, reserved) = shelf.reserve_with_memory(1000, 1001).unwrap();
         assert!(memory.is_none());
         assert_eq!((reserved.bytes(), shelf.budget().used()), (1000, 2000));
         assert_eq!(shelf.evictions(), 1);

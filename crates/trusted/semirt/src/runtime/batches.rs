@@ -26,7 +26,7 @@ use crate::models::shelf::Held;
 use crate::models::{Model, Models};
 use crate::occupancy::Place;
 use crate::slots::{Slots, Watchdog};
-use alike::Alike;
+use alike::{Alike, Size};
 use forming::Forming;
 
 /// Forms batches and runs them.
@@ -48,7 +48,7 @@ pub(super) struct Key {
 /// A request that may be run with others.
 pub(super) struct Candidate {
     key: Key,
-    rows: u64,
+    size: Size,
 }
 
 /// A request on its way into a batch.
@@ -68,6 +68,8 @@ pub(super) enum Outcome {
     LeaseEnded,
     /// There was no slot, or no memory, for the batch.
     Refused(Refusal),
+    /// There was no slot in the name of whoever began the batch: it may get one in its own.
+    Alone,
 }
 
 /// A run of one request, among others or not.
@@ -110,10 +112,10 @@ impl Batches {
         if !model.has_rows() {
             return None;
         }
-        let (alike, rows) = alike::of(&model.manifest, &joining.opened)?;
+        let (alike, size) = alike::of(&model.manifest, &joining.opened)?;
         let model = joining.lease.lease().model.clone();
         let key = Key { model, user, alike };
-        Some(Candidate { key, rows })
+        Some(Candidate { key, size })
     }
 
     /// Waits for others, and is run with them. Whoever drops this leaves the batch.

@@ -56,7 +56,7 @@ fn told(
             journey.lap("run", |steps| &mut steps.run_us);
             Ok(Some(ran.outputs))
         }
-        Outcome::LeaseEnded => {
+        Outcome::LeaseEnded | Outcome::Alone => {
             journey.lap("queue", |steps| &mut steps.queue_us);
             Ok(None)
         }
@@ -74,13 +74,19 @@ impl Runtime {
         version: &mut ModelVersion,
     ) -> Result<Plain, Refusal> {
         let mut lease = self.agreeing(request, lease, journey).await?;
+        let mut alone = false;
         loop {
             *version = lease.lease().model.version;
             let model = self.model(&lease, request.place, journey).await?;
             let joining = request.joining(lease.clone());
-            let outputs = match self.batches.candidate(&model, &joining) {
+            let candidate = self.batches.candidate(&model, &joining);
+            let outputs = match candidate.filter(|_| !alone) {
                 Some(candidate) => {
                     let outcome = self.batches.join(candidate, joining, model).await;
+                    if matches!(outcome, Outcome::Alone) {
+                        alone = true;
+                        continue;
+                    }
                     told(outcome, journey)?
                 }
                 None => self.run_alone(request, &lease, model, journey).await?,

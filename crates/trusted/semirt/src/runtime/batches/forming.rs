@@ -10,6 +10,7 @@ use sesemi_protocol::envelope::OpenedRequest;
 use tokio::sync::{Notify, oneshot};
 use tokio::time::Instant;
 
+use super::alike::Size;
 use super::run::Run;
 use super::{Candidate, Joining, Key, Outcome};
 use crate::keys::LiveLease;
@@ -49,7 +50,8 @@ pub(super) struct Member {
     pub(super) opened: Arc<OpenedRequest>,
     pub(super) place: Arc<Place>,
     pub(super) lease: Arc<LiveLease>,
-    pub(super) rows: u64,
+    user: PrincipalId,
+    pub(super) size: Size,
     pub(super) told: oneshot::Sender<Outcome>,
 }
 
@@ -83,16 +85,24 @@ impl Drop for Waiting {
     }
 }
 
-/// Takes a batch out of those that others may join, however the work on it ends.
+/// Takes a batch out of those that others may join, however the work on it ends. Whoever is still in it then waits for nothing.
 struct Closing<'f> {
     forming: &'f Forming,
     key: &'f Key,
     batch: &'f Arc<Batch>,
 }
 
+impl Closing<'_> {
+    /// Takes the members.
+    fn close(&self) -> Vec<Member> {
+        remove(&mut lock(&self.forming.open), self.key, self.batch);
+        core::mem::take(&mut *lock(&self.batch.members))
+    }
+}
+
 impl Drop for Closing<'_> {
     fn drop(&mut self) {
-        remove(&mut lock(&self.forming.open), self.key, self.batch);
+        drop(self.close());
     }
 }
 
@@ -123,7 +133,7 @@ impl Forming {
         model: Arc<Held<Model>>,
         told: oneshot::Sender<Outcome>,
     ) -> Waiting {
-        let Candidate { key, rows } = candidate;
+        let Candidate { key, size } = candidate;
         let most = model.manifest.batch.map_or(1, |most| u64::from(most.get()));
         let (user, deadline) = (joining.user, joining.deadline);
         let member = Member {
@@ -131,15 +141,16 @@ impl Forming {
             opened: joining.opened,
             place: joining.place,
             lease: joining.lease,
-            rows,
+            user,
+            size,
             told,
         };
         let mut open = lock(&self.open);
-        let fits = |batch: &&Arc<Batch>| batch.rows().saturating_add(rows) <= most;
+        let fits = |batch: &&Arc<Batch>| batch.size().and(size).fits(most);
         let joined = open.get(&key).filter(fits).cloned();
         let batch = joined.clone().unwrap_or_default();
         let waiting = batch.join(member);
-        if batch.rows() >= most {
+        if batch.size().rows >= most {
             remove(&mut open, &key, &batch);
             batch.full.notify_one();
         } else if joined.is_none()
@@ -182,13 +193,18 @@ impl Forming {
             turn = formed => turn,
             () = abandoned => return,
         };
-        drop(closing);
-        let members = core::mem::take(&mut *lock(&batch.members));
+        let members = closing.close();
         let interest = lock(&batch.interest).clone();
         match turn {
             Ok(_) if members.is_empty() => {}
             Ok(turn) => self.run(members, interest, model, turn).await,
-            Err(refusal) => tell(members, || Outcome::Refused(refusal.clone())),
+            Err(refusal) => {
+                // Others may have room in the queue, or a right to its.
+                let began = |member: &Member| member.user == user;
+                let (own, others): (Vec<_>, Vec<_>) = members.into_iter().partition(began);
+                tell(own, || Outcome::Refused(refusal.clone()));
+                tell(others, || Outcome::Alone);
+            }
         }
     }
 
@@ -219,10 +235,13 @@ impl Forming {
                 }
             }
         };
-        // Nothing is run under a lease that ended while its request waited.
-        let ended = |member: &Member| member.lease.has_ended();
-        let (ended, members): (Vec<_>, Vec<_>) = members.into_iter().partition(ended);
+        // Nothing is run for who left meanwhile, or under a lease that ended.
+        let members = members.into_iter().filter(|it| !it.told.is_closed());
+        let (ended, members): (Vec<_>, Vec<_>) = members.partition(|it| it.lease.has_ended());
         tell(ended, || Outcome::LeaseEnded);
+        if members.is_empty() {
+            return model.give_back(execution);
+        }
         let under_way = UnderWay::new(execution.stopper());
         let still_wanted = under_way.still_wanted();
         match interest.upgrade() {
@@ -270,11 +289,10 @@ impl Member {
 }
 
 impl Batch {
-    fn rows(&self) -> u64 {
+    fn size(&self) -> Size {
         let members = lock(&self.members);
-        members
-            .iter()
-            .fold(0, |sum, it| sum.saturating_add(it.rows))
+        let sizes = members.iter().map(|member| member.size);
+        sizes.fold(Size::default(), Size::and)
     }
 
     fn join(self: &Arc<Self>, member: Member) -> Waiting {

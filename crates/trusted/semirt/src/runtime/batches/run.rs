@@ -17,13 +17,16 @@ use crate::runtime::under_way::StillWanted;
 use crate::slots::Watchdog;
 use crate::sync::lock;
 
+/// What a text takes in an engine besides its bytes, in bytes: a string of C++.
+const TEXT: u64 = 32;
+
 /// One batch on a slot's thread.
 pub(super) struct Run {
     pub(super) members: Vec<Member>,
     pub(super) interest: Weak<Interest>,
-    pub(super) model: Arc<Held<Model>>,
-    /// None after a run that failed: its buffers are in an unknown state.
+    /// None after a run that failed: its buffers are in an unknown state. Before the model: it runs it.
     pub(super) execution: Option<Buffers>,
+    pub(super) model: Arc<Held<Model>>,
     pub(super) watchdog: Arc<Watchdog>,
     pub(super) models: Arc<Models>,
     pub(super) fresh: bool,
@@ -83,9 +86,12 @@ impl Run {
         // The copies of inputs and outputs; what a run needs for itself is reserved with its buffers.
         let inputs = requests.iter().flatten().map(|input| input.data.len());
         let _inputs = self.room(inputs)?;
+        let texts = self.members.iter().map(|member| member.size.texts);
+        let texts = texts.fold(0, u64::saturating_add);
+        let _texts = self.models.room(texts.saturating_mul(TEXT))?;
         let inputs = Plain(rows::join(&requests));
         let wanted = self.members.first()?.opened.outputs().to_vec();
-        let rows: Vec<u64> = self.members.iter().map(|member| member.rows).collect();
+        let rows: Vec<u64> = self.members.iter().map(|member| member.size.rows).collect();
         let outputs = {
             let _watched = self.watchdog.begin("run");
             let views: Vec<TensorView<'_>> = inputs.0.iter().map(|it| it.view()).collect();

@@ -265,6 +265,36 @@ async fn who_has_no_time_to_wait_for_others_does_not() {
 }
 
 #[tokio::test]
+async fn who_joined_a_batch_of_somebody_without_a_place_in_the_queue_gets_one_in_its_own_name() {
+    let batching = Batching::new(IsolationLevel::Batched, Some(64)).await;
+    batching.all_are_served(&[(1, 1), (2, 1)]).await;
+    let runtime = &batching.world.runtime;
+    let taken = batching.world.all_slots().await;
+    let places: Vec<_> = (0..100)
+        .map(|_| {
+            let slots = runtime.slots.clone();
+            let user = PrincipalId([1; 32]);
+            tokio::spawn(async move { slots.turn(user, soon(), Duration::ZERO).await.map(drop) })
+        })
+        .collect();
+    until(|| runtime.slots.waiting() == 100).await;
+    let ask = |user, number| {
+        let (runtime, sent) = (runtime.clone(), sealed(user, &features(number, 1)));
+        tokio::spawn(async move { send(&runtime, sent).await.unwrap().outcome })
+    };
+    let began = ask(1, 1);
+    until(|| runtime.occupancy.counts() == (1, 0)).await;
+    let joined = ask(2, 2);
+    let refused = began.await.unwrap().unwrap_err();
+    assert_eq!(refused.code, RefusalCode::Busy);
+    drop(taken);
+    assert_eq!(joined.await.unwrap().unwrap(), alone(&features(2, 1)));
+    for place in places {
+        let _ = place.await.unwrap();
+    }
+}
+
+#[tokio::test]
 async fn who_leaves_a_batch_that_waits_for_a_slot_leaves_nothing_in_it() {
     let batching = Batching::new(IsolationLevel::Shared, Some(2)).await;
     batching.all_are_served(&[(1, 2)]).await;
