@@ -93,8 +93,11 @@ impl Naive {
                     [IsolationLevel::Sequential, _] | [_, IsolationLevel::Sequential] => {
                         IsolationLevel::Sequential
                     }
-                    [IsolationLevel::Shared, IsolationLevel::Shared] => IsolationLevel::Shared,
-                    _ => IsolationLevel::DedicatedUser,
+                    [IsolationLevel::DedicatedUser, _] | [_, IsolationLevel::DedicatedUser] => {
+                        IsolationLevel::DedicatedUser
+                    }
+                    [IsolationLevel::Batched, IsolationLevel::Batched] => IsolationLevel::Batched,
+                    _ => IsolationLevel::Shared,
                 },
                 quantum_ms: if version.isolation.quantum_ms < key.isolation.quantum_ms {
                     key.isolation.quantum_ms
