@@ -31,6 +31,7 @@ pub async fn run(args: UpArgs) -> Result<(), CliError> {
         endpoints: args.endpoints,
         user_memory_mib: args.user_memory_mib,
         idle_timeout_secs: args.idle_timeout,
+        batch_window_ms: args.batch_window_ms,
         tap: args.tap,
         policy,
         traces,

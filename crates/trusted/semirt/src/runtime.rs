@@ -256,12 +256,7 @@ impl Runtime {
                 }
             };
             journey.lap("key", |steps| &mut steps.key_us);
-            if lease.level() == IsolationLevel::Sequential && !self.models.wipes() {
-                return Err(Refusal::new(
-                    RefusalCode::NotPermitted,
-                    "its owner or user wants buffers wiped after each request, which this engine does not do",
-                ));
-            }
+            self.check_wipes(&lease)?;
             if lease.level() <= level {
                 journey.goes_under(&lease.lease().isolation);
                 return Ok(Admitted {
@@ -272,6 +267,18 @@ impl Runtime {
                 });
             }
         }
+    }
+
+    /// Refuses what wants its buffers wiped after it, if the engine does not do that.
+    fn check_wipes(&self, lease: &LiveLease) -> Result<(), Refusal> {
+        if lease.level() == IsolationLevel::Sequential && !self.models.wipes() {
+            return Err(Refusal::new(
+                RefusalCode::NotPermitted,
+                "its owner or user asks for isolation `sequential`, which wipes buffers after each request, and this engine does \
+                 not; use RTen, or ask for `dedicated-user`",
+            ));
+        }
+        Ok(())
     }
 
     /// Begins to fetch the package that a request names.

@@ -50,6 +50,11 @@ pub struct UpArgs {
     /// Idle instances end after this many seconds.
     #[arg(long, default_value_t = 180)]
     pub idle_timeout: u32,
+    /// How long a request waits for others that it may be run with, in milliseconds, 0 to 1000: see the guide to models [default: no
+    /// batches].
+    #[arg(long, value_name = "MS", default_value_t = 0, hide_default_value = true,
+        value_parser = clap::value_parser!(u16).range(0..=1000))]
+    pub batch_window_ms: u16,
     /// Appraisal policy (TOML) that KeyService demands of enclaves' platforms [default: the strictest]. A state folder keeps the
     /// policy that it was founded with.
     #[arg(long, env = "SESEMI_POLICY", value_name = "FILE")]

@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use object_store::local::LocalFileSystem;
 use sesemi::{
-    FormContent, Isolation, Manifest, ModelId, ModelRef, ModelTarget, ModelView, ObjectStore,
-    VersionSelector,
+    FormContent, Isolation, IsolationLevel, Manifest, ModelId, ModelRef, ModelTarget, ModelView,
+    ObjectStore, VersionSelector,
 };
 use sesemi_compile::CompiledForm;
 
@@ -75,8 +75,15 @@ async fn push(args: PushArgs) -> Result<(), CliError> {
         all.join(", ")
     };
     let names: Vec<&str> = manifest.forms.iter().map(|it| it.format.as_str()).collect();
+    let batch = match manifest.batch {
+        Some(rows) => format!("\n  batch:     {rows} rows at most"),
+        None if isolation.level == IsolationLevel::Batched => {
+            "\n  batch:     none, so its requests are never run together (sesemi model compile --batch)".into()
+        }
+        None => String::new(),
+    };
     let people = format!(
-        "{model}\n  inputs:    {}\n  outputs:   {}\n  forms:     {}\n  isolation: {isolation}",
+        "{model}\n  inputs:    {}\n  outputs:   {}\n  forms:     {}{batch}\n  isolation: {isolation}",
         described(&manifest.inputs),
         described(&manifest.outputs),
         names.join(", ")

@@ -40,6 +40,8 @@ pub struct StackOptions {
     pub user_memory_mib: u32,
     /// Idle instances end after this many seconds.
     pub idle_timeout_secs: u32,
+    /// How long a request waits for others to be run with, in milliseconds; 0 for not at all.
+    pub batch_window_ms: u16,
     /// Whether the gateway writes down everything that the host sees of requests.
     pub tap: bool,
     /// KeyService's appraisal policy; the strictest without one.
@@ -96,6 +98,7 @@ impl StackOptions {
             endpoints: 2,
             user_memory_mib: 2048,
             idle_timeout_secs: 180,
+            batch_window_ms: 0,
             tap: false,
             policy: None,
             traces: None,
@@ -428,6 +431,8 @@ impl StackOptions {
             image_arg(flag.as_ref());
             image_arg(value.as_ref());
         }
+        image_arg("--batch-window-ms".as_ref());
+        image_arg(self.batch_window_ms.to_string().as_ref());
         for (flag, value) in paths {
             image_arg(flag.as_ref());
             image_arg(value.as_os_str());

@@ -131,13 +131,37 @@ pub fn check_request(
     inputs: &[TensorView<'_>],
     wanted: &[String],
 ) -> Result<(), EngineError> {
+    let unknown = inputs
+        .iter()
+        .map(|input| input.name)
+        .find(|name| manifest.inputs.iter().all(|spec| spec.name != *name));
+    if let Some(name) = unknown {
+        let known: Vec<String> = manifest
+            .inputs
+            .iter()
+            .map(|spec| format!("{} {}", spec.name, spec.describe()))
+            .collect();
+        return Err(EngineError::Input(format!(
+            "the model has no input '{name}'; its inputs are: {}",
+            known.join(", ")
+        )));
+    }
     for spec in &manifest.inputs {
         let mut matching = inputs.iter().filter(|input| input.name == spec.name);
-        let (Some(input), None) = (matching.next(), matching.next()) else {
-            let name = &spec.name;
-            return Err(EngineError::Input(format!(
-                "input '{name}' must be given once"
-            )));
+        let input = match (matching.next(), matching.next()) {
+            (Some(input), None) => input,
+            (given, _) => {
+                let how = if given.is_some() {
+                    "given twice"
+                } else {
+                    "missing"
+                };
+                return Err(EngineError::Input(format!(
+                    "input '{}' ({}) is {how}",
+                    spec.name,
+                    spec.describe()
+                )));
+            }
         };
         if !spec.fits(input.data_type, input.shape) {
             return Err(EngineError::Input(format!(
@@ -148,15 +172,6 @@ pub fn check_request(
                 input.shape
             )));
         }
-    }
-    let unknown = inputs
-        .iter()
-        .map(|input| input.name)
-        .find(|name| manifest.inputs.iter().all(|spec| spec.name != *name));
-    if let Some(name) = unknown {
-        return Err(EngineError::Input(format!(
-            "the model has no input '{name}'"
-        )));
     }
     let unknown = wanted
         .iter()

@@ -164,6 +164,7 @@ impl Runtime {
             .fetch(request.route, seen, request.level, place)
             .await?;
         journey.lap("key", |steps| &mut steps.key_us);
+        self.check_wipes(&lease)?;
         if lease.level() > request.level {
             // It must be kept apart more strictly since a moment ago, and is open among others. The next attempt will be.
             return Err(RefusalCode::Busy.into());

@@ -280,3 +280,28 @@ async fn an_engine_that_wipes_nothing_serves_no_sequential_request() {
     assert_eq!(refused, RefusalCode::NotPermitted);
     assert_eq!(world.runtime.occupancy.counts(), (0, 0));
 }
+
+#[tokio::test]
+async fn an_engine_that_wipes_nothing_says_so_also_to_whom_it_served_before() {
+    let (begun, _begins) = channel();
+    let (lets_go, let_go) = channel();
+    let engine = Held {
+        inner: Rten::new(1),
+        wipes: false,
+        begun,
+        let_go: Arc::new(Mutex::new(let_go)),
+    };
+    let world = world_of(Arc::new(engine), 64 << 20).await;
+    lets_go.send(()).unwrap();
+    served(&world, 1).await;
+    world.service.set().isolation = Isolation::from(IsolationLevel::Sequential);
+    let seen = world.service.append();
+    let ask = async || {
+        let sent = request(1, &request_key(1), &[1.0; 30], seen);
+        let answer = send(&world.runtime, sent).await;
+        answer.and_then(|it| it.outcome.map_err(|refusal| refusal.code))
+    };
+    for _ in 0..3 {
+        assert_eq!(ask().await, Err(RefusalCode::NotPermitted));
+    }
+}
