@@ -241,16 +241,22 @@ impl Execution for HeldExecution {
     }
 }
 
-#[tokio::test]
-async fn a_request_whose_client_left_stays_inside_until_its_run_has_ended() {
+/// Such an engine, what it says when a run begins, and what lets one go.
+fn held(wipes: bool) -> (Held, Receiver<()>, Sender<()>) {
     let (begun, begins) = channel();
     let (lets_go, let_go) = channel();
     let engine = Held {
         inner: Rten::new(1),
-        wipes: true,
+        wipes,
         begun,
         let_go: Arc::new(Mutex::new(let_go)),
     };
+    (engine, begins, lets_go)
+}
+
+#[tokio::test]
+async fn a_request_whose_client_left_stays_inside_until_its_run_has_ended() {
+    let (engine, begins, lets_go) = held(true);
     let world = world_of(Arc::new(engine), 64 << 20).await;
     world.service.set().isolation = Isolation::new(IsolationLevel::DedicatedUser, 0).unwrap();
     let runtime = world.runtime.clone();
@@ -266,14 +272,7 @@ async fn a_request_whose_client_left_stays_inside_until_its_run_has_ended() {
 
 #[tokio::test]
 async fn an_engine_that_wipes_nothing_serves_no_sequential_request() {
-    let (begun, _begins) = channel();
-    let (_lets_go, let_go) = channel();
-    let engine = Held {
-        inner: Rten::new(1),
-        wipes: false,
-        begun,
-        let_go: Arc::new(Mutex::new(let_go)),
-    };
+    let (engine, _begins, _lets_go) = held(false);
     let world = world_of(Arc::new(engine), 64 << 20).await;
     world.service.set().isolation = Isolation::new(IsolationLevel::Sequential, 0).unwrap();
     let refused = ask(&world.runtime, 1, &[1.0; 30]).await.unwrap_err();
@@ -283,14 +282,7 @@ async fn an_engine_that_wipes_nothing_serves_no_sequential_request() {
 
 #[tokio::test]
 async fn an_engine_that_wipes_nothing_says_so_also_to_whom_it_served_before() {
-    let (begun, _begins) = channel();
-    let (lets_go, let_go) = channel();
-    let engine = Held {
-        inner: Rten::new(1),
-        wipes: false,
-        begun,
-        let_go: Arc::new(Mutex::new(let_go)),
-    };
+    let (engine, _begins, lets_go) = held(false);
     let world = world_of(Arc::new(engine), 64 << 20).await;
     lets_go.send(()).unwrap();
     served(&world, 1).await;
