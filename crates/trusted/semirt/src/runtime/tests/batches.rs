@@ -324,14 +324,19 @@ async fn who_leaves_a_batch_is_missing_in_it_and_a_batch_that_all_left_is_not_ru
     batching.all_are_served(&[(1, 1)]).await;
     batching.runs();
     let gone = leaving(0);
+    // A tenth of the window, on the clock that stands still otherwise: it is in a batch by then.
     tokio::time::sleep(Duration::from_millis(100)).await;
+    assert_eq!(batching.world.runtime.occupancy.counts(), (1, 0));
     gone.abort();
     batching.all_are_served(&[(1, 2), (1, 1)]).await;
     assert_eq!(batching.runs(), [3]);
 
     let gone = leaving(1);
+    // A tenth of the window, on the clock that stands still otherwise: it is in a batch by then.
     tokio::time::sleep(Duration::from_millis(100)).await;
+    assert_eq!(batching.world.runtime.occupancy.counts(), (1, 0));
     gone.abort();
+    // The window and more, on the same clock.
     tokio::time::sleep(Duration::from_secs(5)).await;
     assert_eq!(batching.runs(), [0; 0]);
     let (inside, _) = batching.world.runtime.occupancy.counts();
