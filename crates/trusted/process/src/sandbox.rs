@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use sesemi_hardening::sandbox::{self, State};
-use sesemi_hardening::secret_memory;
+use sesemi_hardening::{secret_memory, wiping};
 
 pub use sesemi_hardening::sandbox::{HardenError, Measure, Paths, probe};
 
@@ -30,6 +30,7 @@ const OF_THE_SYSTEM: [&str; 4] = [
 /// # Errors
 /// [`HardenError`], if a folder is missing or the kernel refuses a measure that it offers.
 pub fn enter(mut folders: Paths, trust: &TrustSettings) -> Result<(), HardenError> {
+    wiping::bound_arenas();
     let there = |paths: &[&str]| -> Vec<PathBuf> {
         let paths = paths.iter().map(PathBuf::from);
         paths.filter(|path| path.exists()).collect()

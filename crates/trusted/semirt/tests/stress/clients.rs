@@ -29,6 +29,9 @@ const CLEAN: [RefusalCode; 7] = [
     RefusalCode::NotGranted,
 ];
 
+/// Those that must have been seen: faults of the engine, and of the store.
+const MET: [RefusalCode; 2] = [RefusalCode::EngineFailed, RefusalCode::ModelUnavailable];
+
 /// Milliseconds that are enough for whatever goes well.
 pub(crate) const PATIENT: u64 = 20_000;
 /// From this user on, each must be kept apart from all others.
@@ -66,9 +69,11 @@ impl Tally {
         );
     }
 
-    /// Whether every user was served.
+    /// Whether every user was served, and requests met faults of each kind.
     pub(crate) fn is_complete(&self) -> bool {
+        let refused = self.refused.lock().unwrap();
         self.users.lock().unwrap().len() == USERS
+            && MET.iter().all(|code| refused.contains_key(code.as_str()))
     }
 
     /// Every user was served, on every path, and some requests met faults.
@@ -77,7 +82,7 @@ impl Tally {
         let right = self.right.lock().unwrap();
         assert!(right.contains_key("hot") && right.contains_key("warm"));
         let refused = self.refused.lock().unwrap();
-        for code in [RefusalCode::EngineFailed, RefusalCode::ModelUnavailable] {
+        for code in MET {
             assert!(refused.contains_key(code.as_str()), "{refused:?}");
         }
         assert!(*self.left.lock().unwrap() > 0);
