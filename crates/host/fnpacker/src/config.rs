@@ -6,7 +6,7 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
-use sesemi_platform::{ActionName, ActionSpec, Image, LocalConfig};
+use sesemi_platform::{ActionName, ActionSpec, Image, LocalConfig, Program};
 use sesemi_traces::Export;
 
 /// Everything that the embedded platform and the gateway before it need.
@@ -36,7 +36,7 @@ pub struct PoolConfig {
     /// Memory of one instance, in MiB; at least 1.
     pub memory_mib: u32,
     /// What the endpoints run.
-    pub image: Image,
+    pub image: Program,
     /// Requests that may wait for a slot.
     pub queue_capacity: usize,
     /// How long an idle endpoint is taken to keep its model: the platform's idle timeout.
@@ -104,7 +104,7 @@ impl Config {
     /// One pool of two endpoints on the embedded platform, which has room for both; everything else as documented in the
     /// command line's help.
     pub fn new(image: PathBuf, log_dir: PathBuf) -> Self {
-        let image = Image {
+        let image = Program {
             binary: image,
             args: Vec::new(),
             env: BTreeMap::new(),
@@ -192,7 +192,7 @@ impl PoolConfig {
         let (memory_mib, concurrency) = (self.memory_mib, self.slots);
         ActionSpec {
             name,
-            image: self.image.clone(),
+            image: Image::Program(self.image.clone()),
             memory_mib,
             concurrency,
             timeout,

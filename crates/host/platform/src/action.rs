@@ -53,14 +53,34 @@ impl FromStr for ActionName {
     }
 }
 
-/// The program an instance runs.
+/// What an instance runs. Which kind a platform takes, it says in an error to a deployment of the other.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Image {
+pub enum Image {
+    /// A program of this host.
+    Program(Program),
+    /// A container image that the platform has, or fetches.
+    Container(Container),
+}
+
+/// A program of this host.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Program {
     /// The executable.
     pub binary: PathBuf,
     /// Its arguments, as they are.
     pub args: Vec<OsString>,
     /// Its environment. Nothing of the host's own environment is passed on but `PATH`.
+    pub env: BTreeMap<String, String>,
+}
+
+/// A container image.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Container {
+    /// Its reference: repository with a tag or, better, a digest.
+    pub reference: String,
+    /// Arguments after the image's entry point.
+    pub args: Vec<String>,
+    /// Environment beside what the image sets.
     pub env: BTreeMap<String, String>,
 }
 

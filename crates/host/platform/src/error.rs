@@ -36,6 +36,9 @@ pub enum StartFailure {
     /// Its log files could not be made.
     #[error("its log files could not be created: {0}")]
     Logs(io::Error),
+    /// Its image is a container, and this driver starts programs.
+    #[error("its image is a container, and this platform starts programs of the host")]
+    NotAProgram,
     /// The operating system did not start the program.
     #[error("the program could not be started: {0}")]
     Spawn(io::Error),

@@ -19,7 +19,8 @@ pub mod local;
 use std::future::Future;
 
 pub use action::{
-    ActionName, ActionSpec, ActionStatus, Image, InstancePhase, InstanceStatus, InvalidActionName,
+    ActionName, ActionSpec, ActionStatus, Container, Image, InstancePhase, InstanceStatus,
+    InvalidActionName, Program,
 };
 pub use activation::{Activation, ActivationId, InstanceId, InvalidActivationId, Invocation};
 pub use error::{PlatformError, Stage, StartFailure};

@@ -12,18 +12,35 @@
 mod instance;
 mod rig;
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use instance::{Gate, process_exists, until, within};
 use rig::{Rig, spec};
 use rustix::process::{Pid, Signal, kill_process};
-use sesemi_platform::{Platform, PlatformError, Stage, StartFailure};
+use sesemi_platform::{Container, Image, Platform, PlatformError, Program, Stage, StartFailure};
 
 fn start_failure(outcome: &rig::Outcome) -> &StartFailure {
     match outcome {
         Err(PlatformError::StartFailed { cause, .. }) => cause,
         other => panic!("{other:?}"),
     }
+}
+
+#[tokio::test]
+async fn a_container_is_refused_where_instances_are_programs() {
+    let rig = Rig::new(|_| {});
+    let mut container = spec("container", "good", 256, 1);
+    container.image = Image::Container(Container {
+        reference: "registry.example/semirt:1".to_owned(),
+        args: Vec::new(),
+        env: BTreeMap::new(),
+    });
+    let refused = rig.platform.deploy(container).await;
+    assert!(
+        matches!(&refused, Err(PlatformError::InvalidSpec { problem, .. }) if problem.contains("container")),
+        "{refused:?}"
+    );
 }
 
 #[tokio::test]
@@ -119,7 +136,11 @@ async fn every_way_to_fail_a_start_is_named() {
         .with("foreign", "foreign", 256, 1)
         .await;
     let mut absent = spec("absent", "good", 256, 1);
-    absent.image.binary = "/nowhere/at/all".into();
+    absent.image = Image::Program(Program {
+        binary: "/nowhere/at/all".into(),
+        args: Vec::new(),
+        env: BTreeMap::new(),
+    });
     rig.platform.deploy(absent).await.unwrap();
     assert!(matches!(
         start_failure(&rig.invoke("crash", "echo").await),

@@ -12,7 +12,7 @@ use super::driver::Driver;
 use super::link::Link;
 use super::process::Process;
 use super::schedule::Scheduler;
-use crate::{ActionSpec, InstanceId, StartFailure};
+use crate::{ActionSpec, Image, InstanceId, StartFailure};
 
 /// Tells the scheduler that the instance is gone when its supervisor ends, also if it panics or is cut off.
 struct Registration {
@@ -40,9 +40,12 @@ pub(super) fn supervise(
 
 async fn live(driver: &Arc<Driver>, id: InstanceId, spec: &ActionSpec, stop: &CancellationToken) {
     let began = Instant::now();
-    let process = match driver.logs.create(&spec.name, id) {
-        Ok(logs) => Process::spawn(&driver.config.launcher, &spec.image, logs),
-        Err(error) => Err(StartFailure::Logs(error)),
+    let process = match (driver.logs.create(&spec.name, id), &spec.image) {
+        (Ok(logs), Image::Program(program)) => {
+            Process::spawn(&driver.config.launcher, program, logs)
+        }
+        (Ok(_), Image::Container(_)) => Err(StartFailure::NotAProgram),
+        (Err(error), _) => Err(StartFailure::Logs(error)),
     };
     let mut process = match process {
         Ok(process) => process,

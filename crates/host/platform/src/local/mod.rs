@@ -42,8 +42,8 @@ use self::output::LogDir;
 use self::schedule::{ActionBounds, Bounds, Scheduler};
 use self::tap::Tap;
 use crate::{
-    ActionName, ActionSpec, ActionStatus, Activation, ActivationId, Invocation, Limits, Platform,
-    PlatformError, Stage,
+    ActionName, ActionSpec, ActionStatus, Activation, ActivationId, Image, Invocation, Limits,
+    Platform, PlatformError, Stage, StartFailure,
 };
 
 /// What an instance that drains answers.
@@ -191,6 +191,10 @@ impl Platform for LocalPlatform {
         let action = spec.name.clone();
         if spec.memory_mib == 0 || spec.concurrency == 0 || spec.timeout.is_zero() {
             let problem = "memory, concurrency and timeout must be at least 1".to_owned();
+            return Err(PlatformError::InvalidSpec { action, problem });
+        }
+        if matches!(spec.image, Image::Container(_)) {
+            let problem = StartFailure::NotAProgram.to_string();
             return Err(PlatformError::InvalidSpec { action, problem });
         }
         let budget_mib = self.driver.config.user_memory_mib;

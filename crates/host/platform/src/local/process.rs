@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 
 use super::output::{Log, drain};
-use crate::{Image, StartFailure};
+use crate::{Program, StartFailure};
 
 /// A killed process that is not gone by then hangs in the kernel, and waiting longer does not help.
 const KILL_WAIT: Duration = Duration::from_secs(10);
@@ -35,21 +35,21 @@ impl Process {
     /// Starts `launcher binary args`, and drains its output into the logs.
     pub(super) fn spawn(
         launcher: &[std::ffi::OsString],
-        image: &Image,
+        program: &Program,
         [stdout_log, stderr_log]: [Log; 2],
     ) -> Result<Self, StartFailure> {
         let mut words = launcher
             .iter()
             .map(|word| word.as_os_str())
-            .chain([image.binary.as_os_str()]);
+            .chain([program.binary.as_os_str()]);
         // The chain has at least the binary.
-        let mut command = Command::new(words.next().unwrap_or(image.binary.as_os_str()));
-        command.args(words).args(&image.args).env_clear();
+        let mut command = Command::new(words.next().unwrap_or(program.binary.as_os_str()));
+        command.args(words).args(&program.args).env_clear();
         if let Some(path) = std::env::var_os("PATH") {
             command.env("PATH", path);
         }
         command
-            .envs(&image.env)
+            .envs(&program.env)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped());

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use sesemi_platform::{
     ActionName, ActionSpec, Activation, Image, InstanceId, InstanceStatus, Invocation, LocalConfig,
-    LocalPlatform, Platform, PlatformError,
+    LocalPlatform, Platform, PlatformError, Program,
 };
 use tokio::task::JoinHandle;
 
@@ -27,14 +27,14 @@ pub fn name(text: &str) -> ActionName {
 
 pub fn spec(action: &str, mode: &str, memory_mib: u32, concurrency: u32) -> ActionSpec {
     let (binary, args) = instance::command();
-    let image = Image {
+    let image = Program {
         binary,
         args,
         env: instance::environment(mode),
     };
     ActionSpec {
         name: name(action),
-        image,
+        image: Image::Program(image),
         memory_mib,
         concurrency,
         timeout: Duration::from_secs(60),
