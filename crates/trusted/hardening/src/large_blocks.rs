@@ -121,17 +121,32 @@ pub fn give_back_what_is_free() {
     let _ = unsafe { libc::malloc_trim(0) };
 }
 
-/// Bounds the arenas of the system's allocator to one for each processor, and two at least; without this there are up to eight for
-/// each. What was freed stays in its arena, and each fills up to the most that its threads ever held at once: memory that an
-/// instance is charged for, and that grows for as long as rare events meet arenas that have not seen them yet. To be called before
-/// the first thread is started.
+/// Bytes at an arena's end that may be free before some go back to the kernel: more than runs of common models fill and free again.
+#[cfg(target_env = "gnu")]
+const KEPT: libc::c_int = 64 * 1024 * 1024;
+
+/// Tells the system's allocator how memory is used here. To be called before the first thread is started.
+///
+/// - One arena for each processor, and two at least; without this there are up to eight for each. What was freed stays in its
+///   arena, and each fills up to the most that its threads ever held at once: memory that an instance is charged for, and that grows
+///   for as long as rare events meet arenas that have not seen them yet.
+/// - What is freed stays for whoever comes next. Runs and loads fill and free the same megabytes again and again; given back each time,
+///   the kernel would wipe them and hand them out page by page. [`give_back_what_is_free`] gives them back when it is time.
 #[allow(unsafe_code)]
-pub fn bound_arenas() {
+pub fn tune_allocator() {
     #[cfg(target_env = "gnu")]
     {
         let processors = std::thread::available_parallelism().map_or(1, usize::from);
-        let most = libc::c_int::try_from(processors.max(2)).unwrap_or(libc::c_int::MAX);
-        // SAFETY: it sets a number, under the allocator's own locks. An allocator that does not know it goes on as before.
-        let _ = unsafe { libc::mallopt(libc::M_ARENA_MAX, most) };
+        let arenas = libc::c_int::try_from(processors.max(2)).unwrap_or(libc::c_int::MAX);
+        // What is larger never comes there.
+        let mapped = libc::c_int::try_from(SMALLEST).unwrap_or(libc::c_int::MAX);
+        for (option, value) in [
+            (libc::M_ARENA_MAX, arenas),
+            (libc::M_MMAP_THRESHOLD, mapped),
+            (libc::M_TRIM_THRESHOLD, KEPT),
+        ] {
+            // SAFETY: it sets a number, under the allocator's own locks. An allocator that does not know it goes on as before.
+            let _ = unsafe { libc::mallopt(option, value) };
+        }
     }
 }

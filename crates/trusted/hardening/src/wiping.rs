@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::large_blocks;
 
-pub use crate::large_blocks::{bound_arenas, give_back_what_is_free};
+pub use crate::large_blocks::{give_back_what_is_free, tune_allocator};
 
 /// Longest block that is wiped, in bytes. Messages with keys, and all that is made on their way, are shorter; above it are
 /// models and tensors, for which a second pass over memory would show in every run. Requests, answers and forms of models are

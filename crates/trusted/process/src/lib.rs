@@ -26,5 +26,5 @@ pub mod trust;
 
 pub use sesemi_hardening::wiped::{Wiped, wipe};
 pub use sesemi_hardening::wiping::{
-    WipingAllocator, bound_arenas, everything as wipe_everything, give_back_what_is_free,
+    WipingAllocator, everything as wipe_everything, give_back_what_is_free, tune_allocator,
 };

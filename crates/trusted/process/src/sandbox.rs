@@ -30,7 +30,7 @@ const OF_THE_SYSTEM: [&str; 4] = [
 /// # Errors
 /// [`HardenError`], if a folder is missing or the kernel refuses a measure that it offers.
 pub fn enter(mut folders: Paths, trust: &TrustSettings) -> Result<(), HardenError> {
-    wiping::bound_arenas();
+    wiping::tune_allocator();
     let there = |paths: &[&str]| -> Vec<PathBuf> {
         let paths = paths.iter().map(PathBuf::from);
         paths.filter(|path| path.exists()).collect()

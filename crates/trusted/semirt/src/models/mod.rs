@@ -14,13 +14,14 @@ mod needs;
 mod pieces;
 pub mod shelf;
 mod source;
+mod tidy;
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, Weak};
 use std::time::{Duration, Instant};
 
 use object_store::ObjectStore;
-use sesemi_process::{Wiped, give_back_what_is_free};
+use sesemi_process::Wiped;
 use sesemi_protocol::package::Manifest;
 use sesemi_protocol::release::Lease;
 use sesemi_protocol::{ModelRef, Refusal, RefusalCode};
@@ -38,6 +39,7 @@ use cache::Cache;
 use fetch::{Origin, Wanted};
 use load::{LONGEST, Load};
 use shelf::{Held, Shelf, Spare};
+use tidy::Tidying;
 
 /// Loads at once.
 const AT_ONCE: usize = 2;
@@ -215,6 +217,7 @@ pub struct Models {
     loads: Arc<Semaphore>,
     flights: SingleFlight<ModelRef, Loaded, Refusal>,
     watchdog: Arc<Watchdog>,
+    tidying: Arc<Tidying>,
 }
 
 impl core::fmt::Debug for Models {
@@ -247,6 +250,7 @@ impl Models {
             loads: Arc::new(Semaphore::new(AT_ONCE)),
             flights: SingleFlight::default(),
             watchdog,
+            tidying: Arc::default(),
         }
     }
 
@@ -372,7 +376,7 @@ impl Models {
                 .ok_or(RefusalCode::Internal)?,
             keep,
         };
-        let loads = self.loads.clone();
+        let (loads, tidying) = (self.loads.clone(), self.tidying.clone());
         let load = async move {
             let load = async {
                 let turn = tokio::time::timeout_at(load.ends, loads.acquire_owned()).await;
@@ -384,7 +388,7 @@ impl Models {
             };
             let loaded: Result<Loaded, Refusal> = load.await;
             // What the ranges passed through, and what models left that had to go.
-            drop(tokio::task::spawn_blocking(give_back_what_is_free));
+            tidying.soon();
             loaded
         };
         let (model, times) = self.flights.join(lease.model.clone(), || load).await?;

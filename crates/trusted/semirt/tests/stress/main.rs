@@ -76,7 +76,7 @@ fn runtime(world: &Arc<World>, failing: &Arc<AtomicBool>) -> Arc<Runtime> {
 async fn every_answer_is_right_or_a_clean_error_and_nothing_is_left_behind() {
     // Faults panic often, and a backtrace keeps the program's debug information in memory.
     std::panic::set_hook(Box::new(|panic| eprintln!("{panic}")));
-    sesemi_process::bound_arenas();
+    sesemi_process::tune_allocator();
     let world = Arc::new(World::new());
     let failing = Arc::new(AtomicBool::new(true));
     let before = memory::resident();
