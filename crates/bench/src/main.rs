@@ -27,7 +27,7 @@ use std::time::Duration;
 use clap::{Parser, Subcommand};
 use rustix::thread::{CpuSet, sched_getcpu, sched_setaffinity};
 use serde::Serialize;
-use sesemi_process::{WipingAllocator, tune_allocator};
+use sesemi_process::{WipingAllocator, keep_what_is_freed, share_one_arena};
 use sesemi_testkit::in_one_line;
 
 use crate::error::BenchError;
@@ -89,7 +89,7 @@ enum What {
 
 fn main() -> ExitCode {
     // As the servers do: the engine that is measured alone has the same allocator, and the same of it.
-    tune_allocator();
+    let _ = share_one_arena() && keep_what_is_freed();
     let done = match Cli::parse().what {
         What::Attest { runs, limit } => attest(runs, Duration::from_secs(limit)),
         What::Keyservice { grants, rounds } => {

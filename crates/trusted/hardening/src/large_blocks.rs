@@ -121,32 +121,47 @@ pub fn give_back_what_is_free() {
     let _ = unsafe { libc::malloc_trim(0) };
 }
 
-/// Bytes at an arena's end that may be free before some go back to the kernel: more than runs of common models fill and free again.
+/// Bytes at the end of the heap that may be free before some go back to the kernel by themselves: more than runs of common models
+/// fill and free again.
 #[cfg(target_env = "gnu")]
-const KEPT: libc::c_int = 64 * 1024 * 1024;
+const KEPT: libc::c_int = 16 * 1024 * 1024;
 
-/// Tells the system's allocator how memory is used here. To be called before the first thread is started.
+/// Has all threads share one arena of the system's allocator. Without this there are up to eight for each processor; what was freed
+/// stays in its arena, and each fills up to the most that its threads ever held at once: memory that an instance is charged for, and
+/// that grows for as long as rare events meet arenas that have not seen them yet. And [`give_back_what_is_free`] reaches all of this
+/// one alone. Small blocks come from each thread's own cache all the same. False if the allocator does not know of it.
 ///
-/// - One arena for each processor, and two at least; without this there are up to eight for each. What was freed stays in its
-///   arena, and each fills up to the most that its threads ever held at once: memory that an instance is charged for, and that grows
-///   for as long as rare events meet arenas that have not seen them yet.
-/// - What is freed stays for whoever comes next. Runs and loads fill and free the same megabytes again and again; given back each time,
-///   the kernel would wipe them and hand them out page by page. [`give_back_what_is_free`] gives them back when it is time.
+/// To be called before the first thread is started: `mallopt` is not made for several.
 #[allow(unsafe_code)]
-pub fn tune_allocator() {
+pub fn share_one_arena() -> bool {
+    #[cfg(target_env = "gnu")]
+    // SAFETY: it sets a number of the allocator. With other threads it might be read while it is written, which the caller sees to.
+    return unsafe { libc::mallopt(libc::M_ARENA_MAX, 1) } == 1;
+    #[cfg(not(target_env = "gnu"))]
+    false
+}
+
+/// What is freed stays for whoever comes next, until [`give_back_what_is_free`]. Runs and loads fill and free the same megabytes
+/// again and again; given back each time, the kernel would wipe them and hand them out page by page. False if the allocator does not
+/// know of it.
+///
+/// To be called before the first thread is started, as [`share_one_arena`].
+#[allow(unsafe_code)]
+pub fn keep_what_is_freed() -> bool {
     #[cfg(target_env = "gnu")]
     {
-        let processors = std::thread::available_parallelism().map_or(1, usize::from);
-        let arenas = libc::c_int::try_from(processors.max(2)).unwrap_or(libc::c_int::MAX);
-        // What is larger never comes there.
+        // Blocks of ours that are larger are mapped one by one anyway.
         let mapped = libc::c_int::try_from(SMALLEST).unwrap_or(libc::c_int::MAX);
-        for (option, value) in [
-            (libc::M_ARENA_MAX, arenas),
+        let options = [
             (libc::M_MMAP_THRESHOLD, mapped),
             (libc::M_TRIM_THRESHOLD, KEPT),
-        ] {
-            // SAFETY: it sets a number, under the allocator's own locks. An allocator that does not know it goes on as before.
-            let _ = unsafe { libc::mallopt(option, value) };
-        }
+        ];
+        options.into_iter().all(|(option, value)| {
+            // SAFETY: as above.
+            let set = unsafe { libc::mallopt(option, value) };
+            set == 1
+        })
     }
+    #[cfg(not(target_env = "gnu"))]
+    false
 }

@@ -8,13 +8,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::large_blocks;
 
-pub use crate::large_blocks::{give_back_what_is_free, tune_allocator};
+pub use crate::large_blocks::{give_back_what_is_free, keep_what_is_freed, share_one_arena};
 
 /// Longest block that is wiped, in bytes. Messages with keys, and all that is made on their way, are shorter; above it are
 /// models and tensors, for which a second pass over memory would show in every run. Requests, answers and forms of models are
 /// wiped by their own types as long as they are ours. What an engine frees between this and 8 MiB, parts of an evicted model,
 /// say, stays in free memory of this process until it is used again; what is longer goes back to the kernel, which
-/// wipes it.
+/// wipes it. SeMIRT gives free memory back a moment after loads, and when there are no requests.
 pub const LONGEST: usize = 64 * 1024;
 
 /// Whether blocks of all sizes are wiped.

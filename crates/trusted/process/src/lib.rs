@@ -26,5 +26,6 @@ pub mod trust;
 
 pub use sesemi_hardening::wiped::{Wiped, wipe};
 pub use sesemi_hardening::wiping::{
-    WipingAllocator, everything as wipe_everything, give_back_what_is_free, tune_allocator,
+    WipingAllocator, everything as wipe_everything, give_back_what_is_free, keep_what_is_freed,
+    share_one_arena,
 };

@@ -25,12 +25,16 @@ const OF_THE_SYSTEM: [&str; 4] = [
 ];
 
 /// Leaves this process `folders` and what every service needs: the folder of its endorsements to read again while it runs,
-/// and the devices of TEEs. To be called before the first thread is started.
+/// and the devices of TEEs. All threads share one arena of the allocator from then on. To be called before the first thread is started.
 ///
 /// # Errors
 /// [`HardenError`], if a folder is missing or the kernel refuses a measure that it offers.
 pub fn enter(mut folders: Paths, trust: &TrustSettings) -> Result<(), HardenError> {
-    wiping::tune_allocator();
+    if !wiping::share_one_arena() {
+        tracing::warn!(
+            "the allocator cannot be bound to one arena: more memory may be kept than is used"
+        );
+    }
     let there = |paths: &[&str]| -> Vec<PathBuf> {
         let paths = paths.iter().map(PathBuf::from);
         paths.filter(|path| path.exists()).collect()

@@ -147,6 +147,7 @@ impl Runtime {
     /// Counts a refusal of a request that never came here.
     pub fn count_refusal(&self, code: RefusalCode) {
         self.metrics.refused(code);
+        self.models.rests();
     }
 
     /// Serves one sealed request before `deadline`, and records in `span` which path it took, how long each step was, and how
@@ -206,6 +207,7 @@ impl Runtime {
             span.end(outcome(code));
             self.metrics.refused(code);
         }
+        self.models.rests();
         delivered.map(|(it, ..)| it)
     }
 

@@ -15,7 +15,7 @@ use sesemi_attest::{AppraisalPolicy, Attester, AttesterError, EvidenceVerifier, 
 use sesemi_process::sandbox::{self, HardenError, Paths};
 use sesemi_process::settings::SettingsError;
 use sesemi_process::trust::TrustError;
-use sesemi_process::{http, lifecycle, traced};
+use sesemi_process::{http, keep_what_is_freed, lifecycle, traced};
 use sesemi_protocol::SystemEntropy;
 use sesemi_traces::TracesError;
 use tokio::net::TcpListener;
@@ -109,6 +109,11 @@ where
         write: written(&config),
     };
     sandbox::enter(folders, &config.trust)?;
+    if !keep_what_is_freed() {
+        tracing::warn!(
+            "the allocator cannot be told to keep what is freed: switches of models take longer"
+        );
+    }
     let engine = (engine.start)(prepared, config.engine_threads);
     let engine: Arc<dyn Engine> = Arc::new(engine.map_err(MainError::Engine)?);
     // Only now: some TEEs are waited for on threads of their own, and the sandbox has to be entered before the first.

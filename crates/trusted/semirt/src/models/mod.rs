@@ -21,7 +21,7 @@ use std::sync::{Arc, Mutex, Weak};
 use std::time::{Duration, Instant};
 
 use object_store::ObjectStore;
-use sesemi_process::Wiped;
+use sesemi_process::{Wiped, give_back_what_is_free};
 use sesemi_protocol::package::Manifest;
 use sesemi_protocol::release::Lease;
 use sesemi_protocol::{ModelRef, Refusal, RefusalCode};
@@ -250,7 +250,7 @@ impl Models {
             loads: Arc::new(Semaphore::new(AT_ONCE)),
             flights: SingleFlight::default(),
             watchdog,
-            tidying: Arc::default(),
+            tidying: Tidying::new(give_back_what_is_free),
         }
     }
 
@@ -312,7 +312,11 @@ impl Models {
             Some(_) => None,
             None => self.ahead.end_all().await,
         };
-        let model = model.clone();
+        let (model, tidying) = (model.clone(), self.tidying.clone());
+        if free.is_none() {
+            // Others go for it.
+            tidying.soon();
+        }
         let making = tokio::task::spawn_blocking(move || {
             let made = match free {
                 Some(reserved) => model.execution_within(reserved),
@@ -334,6 +338,15 @@ impl Models {
     /// one comes.
     pub fn drop_executions(&self) {
         self.shelf.drop_spare();
+        if !self.engine.wipes() {
+            // What the engine freed, it did not wipe: the kernel does, whole pages of it.
+            give_back_what_is_free();
+        }
+    }
+
+    /// A request is over: what it left goes back to the kernel, if no other comes soon.
+    pub fn rests(&self) {
+        self.tidying.when_quiet();
     }
 
     /// Begins to fetch the package of a model that is neither held nor on its way, while its key is asked for. That is for
