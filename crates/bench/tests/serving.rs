@@ -77,7 +77,7 @@ fn four_at_once_are_measured_in_memory_and_throughput() {
 #[test]
 fn a_soak_serves_what_was_asked_for_and_looks_at_memory() {
     let report = measured(&["soak", "--requests", "1000"]);
-    must_have(&report, "soak.rss_mib.tiny.rten", 1000);
+    must_have(&report, "soak.rss_mib.tiny.rten", 20);
     let metrics = report["metrics"].as_array().unwrap();
     let slope = metrics
         .iter()
