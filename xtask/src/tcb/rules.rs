@@ -18,7 +18,7 @@ use Allowed::{Anything, Only};
 
 /// A row for each of our crates, by folder. No row names `testkit`, which is for `[dev-dependencies]` and for the tools of
 /// developers (`bench`, `conformance`, `crash`, `fuzz`), nor these, `interleavings` and `paper-models`, on which nothing depends.
-const MAY_DEPEND_ON: [(&str, Allowed); 24] = [
+const MAY_DEPEND_ON: [(&str, Allowed); 25] = [
     ("trusted/hardening", Only(&[])),
     ("trusted/protocol", Only(&["trusted/hardening"])),
     ("trusted/attest", Only(&["trusted/protocol"])),
@@ -102,6 +102,7 @@ const MAY_DEPEND_ON: [(&str, Allowed); 24] = [
         "interleavings",
         Only(&["trusted/protocol", "trusted/attest", "trusted/traces"]),
     ),
+    ("packing-bench", Only(&["host/fnpacker", "host/platform"])),
     ("paper-models", Only(&["client/onnx"])),
     ("fuzz", Anything),
     ("testkit", Anything),
@@ -123,6 +124,7 @@ const MUST_NOT_REACH: [(&str, &[&str]); 2] = [
             "bench",
             "conformance",
             "crash",
+            "packing-bench",
             "paper-models",
             "xtask",
         ],

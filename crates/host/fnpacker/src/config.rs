@@ -6,8 +6,15 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::time::Duration;
 
+use crate::packing::Rules;
+use crate::packing::ledger::Capacity;
+use crate::packing::policy::{Policy, Prices};
+use crate::packing::queue::Bounds;
 use sesemi_platform::{ActionName, ActionSpec, Image, LocalConfig, Program};
 use sesemi_traces::Export;
+
+/// Memory of an instance that is not for models, in MiB.
+const PROGRAM_MIB: u32 = 64;
 
 /// Everything that the embedded platform and the gateway before it need.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -37,8 +44,14 @@ pub struct PoolConfig {
     pub memory_mib: u32,
     /// What the endpoints run.
     pub image: Program,
+    /// How requests are placed.
+    pub policy: Policy,
+    /// What the policy `cost` weighs.
+    pub prices: Prices,
     /// Requests that may wait for a slot.
     pub queue_capacity: usize,
+    /// Requests of one caller that may wait for a slot.
+    pub queue_per_user: usize,
     /// How long an idle endpoint is taken to keep its model: the platform's idle timeout.
     pub keep_warm: Duration,
 }
@@ -118,7 +131,10 @@ impl Config {
             slots: 4,
             memory_mib,
             image,
+            policy: Policy::default(),
+            prices: Prices::default(),
             queue_capacity: 256,
+            queue_per_user: 128,
             keep_warm: platform.idle_timeout,
         };
         Self {
@@ -185,6 +201,31 @@ impl PoolConfig {
         let action = |n| ActionName::new(&format!("{}-{n}", self.name));
         let actions: Result<_, _> = (0..self.endpoints).map(action).collect();
         actions.map_err(|_| ConfigError::PoolName(self.name.clone()))
+    }
+
+    /// How the pool packs.
+    #[must_use]
+    pub fn rules(&self) -> Rules {
+        Rules {
+            policy: self.policy,
+            prices: self.prices,
+            queue: Bounds {
+                all: self.queue_capacity,
+                each: self.queue_per_user,
+            },
+            keep_warm: self.keep_warm,
+        }
+    }
+
+    /// What one endpoint offers: its models have its memory but for what the program itself takes.
+    #[must_use]
+    pub fn capacity(&self) -> Capacity {
+        let models = (self.memory_mib / 2).max(self.memory_mib.saturating_sub(PROGRAM_MIB));
+        Capacity {
+            slots: self.slots,
+            room: u64::from(models) << 20,
+            memory: u64::from(self.memory_mib) << 20,
+        }
     }
 
     /// What is deployed as one of the endpoints; `timeout` bounds one run.

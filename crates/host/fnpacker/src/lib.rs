@@ -4,9 +4,8 @@
 //! least, which is one that has its model loaded. FnPacker is an ordinary client of the platform and an untrusted party:
 //! it sees ciphertext, an opaque model key, sizes and timing, and never decodes a body.
 //!
-//! - [`placement`]: which endpoint, a pure function;
-//! - [`queue`]: who waits when no slot is free, bounded and with deadlines;
-//! - [`pool`]: the two together, with guards that give each slot back;
+//! - [`packing`]: which endpoint, who waits, what was learned; without I/O, so that a simulator can drive it as well;
+//! - [`pool`]: that while it runs, with guards that give each slot back;
 //! - [`gateway`]: HTTP in front of it;
 //! - [`config`] and [`settings`]: what it is told, and where that may be written.
 #![forbid(unsafe_code)]
@@ -17,9 +16,8 @@ pub mod config;
 pub mod gateway;
 mod metrics;
 mod model;
-pub mod placement;
+pub mod packing;
 pub mod pool;
-pub mod queue;
 mod serve;
 pub mod settings;
 mod stall;

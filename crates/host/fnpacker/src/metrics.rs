@@ -95,7 +95,7 @@ impl Metrics {
         self.queue_length
             .set(i64::try_from(pool.waiting).unwrap_or(i64::MAX));
         self.in_flight
-            .set(i64::try_from(pool.view.in_flight()).unwrap_or(i64::MAX));
+            .set(i64::try_from(pool.in_flight()).unwrap_or(i64::MAX));
         let mut text = String::new();
         encode(&mut text, &self.registry)?;
         Ok(text)

@@ -1,8 +1,9 @@
-//! The pool: endpoints with slots, and the queue before them, behind one mutex that is never held across an await.
+//! A pool while it runs: the [`Packer`] behind one mutex that is never held across an await, and guards for what it gives out.
 //!
 //! A [`Reservation`] is a slot. It is a guard: however its owner ends (done, failed, cancelled, panicked), the slot goes
-//! back and the next in the queue gets one. Someone who stops waiting leaves the queue the same way.
+//! back and whoever is next gets it. Someone who stops waiting leaves the queue the same way.
 
+use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -11,8 +12,9 @@ use tokio::sync::oneshot;
 use tokio::time::timeout_at;
 
 use crate::ModelKey;
-use crate::placement::{Placement, PoolView, place};
-use crate::queue::{Pace, Refusal, Ticket, WaitQueue};
+use crate::packing::ledger::{Capacity, End, Phase, Report};
+use crate::packing::queue::{Ticket, User};
+use crate::packing::{Arrival, Go, Packer, Refusal, Rules, Slot};
 
 /// Why there is no slot.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -27,11 +29,35 @@ pub enum NoSlot {
 #[derive(Debug, Clone)]
 pub struct PoolStatus {
     /// The endpoints, by index.
-    pub view: PoolView,
+    pub endpoints: Vec<EndpointStatus>,
     /// Requests that wait.
     pub waiting: usize,
     /// Requests that may wait.
     pub queue_capacity: usize,
+}
+
+/// What an endpoint of a pool is doing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct EndpointStatus {
+    /// Requests that it serves.
+    pub in_flight: u32,
+    /// Requests that it may serve at once.
+    pub slots: u32,
+    /// Models that it probably holds.
+    pub models: usize,
+    /// Whether it has failed, and is left alone for a while.
+    pub broken: bool,
+}
+
+impl PoolStatus {
+    /// Requests that all endpoints serve now.
+    #[must_use]
+    pub fn in_flight(&self) -> u64 {
+        self.endpoints
+            .iter()
+            .map(|it| u64::from(it.in_flight))
+            .sum()
+    }
 }
 
 /// Endpoints and those who wait for them.
@@ -43,31 +69,18 @@ pub struct Pool {
 
 #[derive(Debug)]
 struct State {
-    view: PoolView,
-    queue: WaitQueue<Waiter>,
-    pace: Pace,
-}
-
-#[derive(Debug)]
-struct Waiter {
-    model: ModelKey,
-    turn: oneshot::Sender<Reservation>,
+    packer: Packer,
+    turns: HashMap<Ticket, oneshot::Sender<Reservation>>,
 }
 
 impl Pool {
-    /// A pool of these actions, each with `slots` slots, and a queue of `queue_capacity`; see [`PoolView::new`].
-    pub fn new(
-        actions: Vec<ActionName>,
-        slots: u32,
-        queue_capacity: usize,
-        keep_warm: Duration,
-    ) -> Arc<Self> {
-        let view = PoolView::new(actions.len(), slots, keep_warm);
-        let pace = Pace::new(view.capacity());
+    /// A pool of these actions, each with its capacity.
+    #[must_use]
+    pub fn new(endpoints: Vec<(ActionName, Capacity)>, rules: Rules) -> Arc<Self> {
+        let (actions, capacities): (Vec<_>, Vec<_>) = endpoints.into_iter().unzip();
         let state = Mutex::new(State {
-            view,
-            queue: WaitQueue::new(queue_capacity),
-            pace,
+            packer: Packer::new(rules, &capacities, Instant::now()),
+            turns: HashMap::new(),
         });
         Arc::new(Self { actions, state })
     }
@@ -80,113 +93,113 @@ impl Pool {
     /// A copy of the present state.
     pub fn status(&self) -> PoolStatus {
         let state = self.lock();
+        let ledger = state.packer.ledger();
+        let endpoint = |it| EndpointStatus {
+            in_flight: ledger.load_of(it),
+            slots: ledger.capacity(it).slots,
+            models: ledger.held(it).len(),
+            broken: matches!(ledger.phase(it), Phase::Broken(_)),
+        };
         PoolStatus {
-            view: state.view.clone(),
-            waiting: state.queue.len(),
-            queue_capacity: state.queue.capacity(),
+            endpoints: ledger.endpoints().map(endpoint).collect(),
+            waiting: state.packer.waiting(),
+            queue_capacity: state.packer.rules().queue.all,
         }
     }
 
     /// Waits for a slot for this model, not beyond the deadline.
+    ///
+    /// # Errors
+    /// [`NoSlot`].
     pub async fn reserve(
         self: &Arc<Self>,
         model: &ModelKey,
+        user: &User,
         deadline: Instant,
     ) -> Result<Reservation, NoSlot> {
-        let (place, turn) = match self.enter(model, deadline)? {
-            Entered::Reserved(reservation) => return Ok(reservation),
-            Entered::Waiting(place, turn) => (place, turn),
+        let arrival = Arrival {
+            model: model.clone(),
+            user: user.clone(),
+            deadline,
         };
-        let turn = timeout_at(deadline.into(), turn).await;
-        drop(place);
-        match turn {
-            Ok(Ok(reservation)) => Ok(reservation),
-            // Nobody drops a waiter but its own place; and the deadline is the only end of waiting.
-            Ok(Err(_)) | Err(_) => Err(NoSlot::Expired),
+        let (place, mut turn) = self.enter(&arrival)?;
+        loop {
+            // Time alone may open a way: an endpoint that may be tried again, a wait that has become too long.
+            let next = self.lock().packer.next_change();
+            let until = next.map_or(deadline, |next| next.min(deadline));
+            match timeout_at(until.into(), &mut turn).await {
+                Ok(Ok(reservation)) => {
+                    place.has_gone();
+                    return Ok(reservation);
+                }
+                Err(_) if until < deadline => self.pass(),
+                // Nobody drops a turn but its own place; and the deadline is the only end of waiting.
+                Ok(Err(_)) | Err(_) => return Err(NoSlot::Expired),
+            }
         }
     }
 
-    fn enter(self: &Arc<Self>, model: &ModelKey, deadline: Instant) -> Result<Entered, NoSlot> {
+    fn enter(
+        self: &Arc<Self>,
+        arrival: &Arrival,
+    ) -> Result<(Place, oneshot::Receiver<Reservation>), NoSlot> {
+        let (sender, turn) = oneshot::channel();
         let now = Instant::now();
         let mut state = self.lock();
-        let state = &mut *state;
-        // Nobody overtakes those who wait, even if a slot has just become free.
-        if state.queue.is_empty()
-            && let Placement::Endpoint(endpoint) = place(&state.view, model, now)
-        {
-            if deadline <= now {
-                return Err(NoSlot::Refused(Refusal::TooLate));
-            }
-            if let Some(reservation) = self.take(state, endpoint, model, now) {
-                return Ok(Entered::Reserved(reservation));
-            }
-        }
-        let (sender, turn) = oneshot::channel();
-        let waiter = Waiter {
-            model: model.clone(),
-            turn: sender,
-        };
-        let ticket = state
-            .queue
-            .enter(deadline, now, &state.pace, waiter)
+        let (ticket, gone) = state
+            .packer
+            .arrives(arrival, now)
             .map_err(NoSlot::Refused)?;
-        Ok(Entered::Waiting(
-            Place {
-                pool: self.clone(),
-                ticket,
-            },
-            turn,
-        ))
+        state.turns.insert(ticket, sender);
+        let sent = self.take(&mut state, gone, now);
+        drop(state);
+        send(sent);
+        let place = Place {
+            pool: Some(self.clone()),
+            ticket,
+        };
+        Ok((place, turn))
+    }
+
+    /// Time passed.
+    fn pass(self: &Arc<Self>) {
+        let now = Instant::now();
+        let mut state = self.lock();
+        let gone = state.packer.passes(now);
+        let sent = self.take(&mut state, gone, now);
+        drop(state);
+        send(sent);
     }
 
     fn take(
         self: &Arc<Self>,
         state: &mut State,
-        endpoint: usize,
-        model: &ModelKey,
+        gone: Vec<Go>,
         now: Instant,
-    ) -> Option<Reservation> {
-        // There are as many actions as endpoints.
-        let action = self.actions.get(endpoint)?.clone();
-        state.view.reserve(endpoint, model, now);
-        Some(Reservation {
-            pool: self.clone(),
-            endpoint,
-            action,
-            model: model.clone(),
-            began: now,
-            end: End::Unknown,
-        })
+    ) -> Vec<(oneshot::Sender<Reservation>, Reservation)> {
+        let reservation = |go: Go| {
+            let turn = state.turns.remove(&go.ticket)?;
+            // There are as many actions as endpoints.
+            let action = self.actions.get(go.slot.endpoint.index())?.clone();
+            let reservation = Reservation {
+                pool: self.clone(),
+                slot: go.slot,
+                action,
+                began: now,
+                end: End::Unknown,
+            };
+            Some((turn, reservation))
+        };
+        gone.into_iter().filter_map(reservation).collect()
     }
 
     fn give_back(self: &Arc<Self>, reservation: &Reservation) {
         let now = Instant::now();
-        let mut turns = Vec::new();
-        {
-            let mut state = self.lock();
-            let state = &mut *state;
-            state
-                .view
-                .release(reservation.endpoint, &reservation.model, now);
-            match reservation.end {
-                End::Served => state
-                    .pace
-                    .served_in(now.saturating_duration_since(reservation.began)),
-                End::InstanceLost => state.view.forget(reservation.endpoint),
-                End::Unknown => {}
-            }
-            while let Some(first) = state.queue.first()
-                && let Placement::Endpoint(endpoint) = place(&state.view, &first.model, now)
-                && let Some(waiter) = state.queue.pop()
-            {
-                let reservation = self.take(state, endpoint, &waiter.model, now);
-                turns.extend(reservation.map(|reservation| (waiter.turn, reservation)));
-            }
-        }
-        // Outside the lock: a slot that nobody receives any more is dropped here, and comes back to this function.
-        for (turn, reservation) in turns {
-            drop(turn.send(reservation));
-        }
+        let mut state = self.lock();
+        let gone = state.packer.ended(reservation.slot, reservation.end, now);
+        let sent = self.take(&mut state, gone, now);
+        drop(state);
+        send(sent);
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
@@ -195,37 +208,42 @@ impl Pool {
     }
 }
 
-enum Entered {
-    Reserved(Reservation),
-    Waiting(Place, oneshot::Receiver<Reservation>),
+/// Outside the lock: a slot that nobody receives any more is dropped here, and is given back.
+fn send(turns: Vec<(oneshot::Sender<Reservation>, Reservation)>) {
+    for (turn, reservation) in turns {
+        drop(turn.send(reservation));
+    }
 }
 
 /// A place in the queue; dropping it leaves the queue.
 struct Place {
-    pool: Arc<Pool>,
+    pool: Option<Arc<Pool>>,
     ticket: Ticket,
+}
+
+impl Place {
+    /// It became a slot.
+    fn has_gone(mut self) {
+        self.pool = None;
+    }
 }
 
 impl Drop for Place {
     fn drop(&mut self) {
-        self.pool.lock().queue.leave(self.ticket);
+        if let Some(pool) = &self.pool {
+            let mut state = pool.lock();
+            state.packer.leaves(self.ticket);
+            state.turns.remove(&self.ticket);
+        }
     }
-}
-
-#[derive(Debug, Clone, Copy)]
-enum End {
-    Unknown,
-    Served,
-    InstanceLost,
 }
 
 /// A slot of an endpoint; dropping it gives the slot back.
 #[derive(Debug)]
 pub struct Reservation {
     pool: Arc<Pool>,
-    endpoint: usize,
+    slot: Slot,
     action: ActionName,
-    model: ModelKey,
     began: Instant,
     end: End,
 }
@@ -233,7 +251,7 @@ pub struct Reservation {
 impl Reservation {
     /// The index of the endpoint.
     pub fn endpoint(&self) -> usize {
-        self.endpoint
+        self.slot.endpoint.index()
     }
 
     /// What is to be invoked.
@@ -241,9 +259,32 @@ impl Reservation {
         &self.action
     }
 
-    /// The request was served: its time counts as experience.
-    pub fn served(mut self) {
-        self.end = End::Served;
+    /// The request was served; `start` is how long its instance took to start, if it was started for it. What else its time was
+    /// for is what the endpoint was taken to hold when it was sent there.
+    pub fn served(mut self, start: Option<Duration>) {
+        let took = self
+            .began
+            .elapsed()
+            .saturating_sub(start.unwrap_or_default());
+        let report = if self.slot.held && start.is_none() {
+            Report {
+                run: Some(took),
+                ..Report::default()
+            }
+        } else {
+            let run = self.pool.lock().packer.run_of(self.slot);
+            Report {
+                run: None,
+                load: Some(took.saturating_sub(run)),
+                start,
+            }
+        };
+        self.end = End::Answered(report);
+    }
+
+    /// Its instance answered, but not with a result: it is there, and nothing is learned of times.
+    pub fn answered(mut self) {
+        self.end = End::Answered(Report::default());
     }
 
     /// The endpoint's instance is gone: it has no model any more.
@@ -261,18 +302,37 @@ impl Drop for Reservation {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::packing::policy::{Policy, Prices};
+    use crate::packing::queue::Bounds;
 
     const LONG: Duration = Duration::from_secs(600);
 
     fn pool(endpoints: usize, slots: u32, queue: usize) -> Arc<Pool> {
-        let actions = (0..endpoints)
-            .map(|n| ActionName::new(&format!("pool-{n}")).unwrap())
-            .collect();
-        Pool::new(actions, slots, queue, LONG)
+        let capacity = Capacity {
+            slots,
+            room: 1 << 30,
+            memory: 1 << 30,
+        };
+        let action = |n| ActionName::new(&format!("pool-{n}")).unwrap();
+        let endpoints = (0..endpoints).map(|n| (action(n), capacity)).collect();
+        let rules = Rules {
+            policy: Policy::Cost,
+            prices: Prices::default(),
+            queue: Bounds {
+                all: queue,
+                each: queue,
+            },
+            keep_warm: LONG,
+        };
+        Pool::new(endpoints, rules)
     }
 
     fn model(name: &str) -> ModelKey {
         ModelKey::new(name.as_bytes()).unwrap()
+    }
+
+    fn user() -> User {
+        User::new(b"user")
     }
 
     fn waiting(
@@ -280,11 +340,14 @@ mod tests {
         name: &'static str,
     ) -> tokio::task::JoinHandle<Result<Reservation, NoSlot>> {
         let pool = pool.clone();
-        tokio::spawn(async move { pool.reserve(&model(name), Instant::now() + LONG).await })
+        tokio::spawn(async move {
+            pool.reserve(&model(name), &user(), Instant::now() + LONG)
+                .await
+        })
     }
 
     async fn reserve(pool: &Arc<Pool>, name: &str) -> Reservation {
-        pool.reserve(&model(name), Instant::now() + LONG)
+        pool.reserve(&model(name), &user(), Instant::now() + LONG)
             .await
             .unwrap()
     }
@@ -297,16 +360,16 @@ mod tests {
             reserve(&pool, "b").await,
             reserve(&pool, "c").await,
         ];
-        assert_eq!(pool.status().view.in_flight(), 3);
+        assert_eq!(pool.status().in_flight(), 3);
         let [first, second, third] = all;
-        first.served();
+        first.served(None);
         second.instance_lost();
         let panicked = tokio::spawn(async move {
             let _third = third;
             panic!("on purpose");
         });
         assert!(panicked.await.is_err());
-        assert_eq!(pool.status().view.in_flight(), 0);
+        assert_eq!(pool.status().in_flight(), 0);
     }
 
     #[tokio::test]
@@ -323,7 +386,7 @@ mod tests {
         for task in tasks {
             drop(held);
             held = task.await.unwrap().unwrap();
-            assert_eq!(pool.status().view.in_flight(), 1);
+            assert_eq!(pool.status().in_flight(), 1);
         }
         assert_eq!(pool.status().waiting, 0);
     }
@@ -342,7 +405,7 @@ mod tests {
         assert!(first.await.is_err());
         drop(second.await.unwrap().unwrap());
         let status = pool.status();
-        assert_eq!((status.waiting, status.view.in_flight()), (0, 0));
+        assert_eq!((status.waiting, status.in_flight()), (0, 0));
     }
 
     #[tokio::test]
@@ -350,7 +413,11 @@ mod tests {
         let pool = pool(1, 1, 8);
         let held = reserve(&pool, "a").await;
         let late = pool
-            .reserve(&model("b"), Instant::now() + Duration::from_millis(20))
+            .reserve(
+                &model("b"),
+                &user(),
+                Instant::now() + Duration::from_millis(20),
+            )
             .await;
         assert_eq!(late.err(), Some(NoSlot::Expired));
         assert_eq!(pool.status().waiting, 0);
@@ -360,7 +427,9 @@ mod tests {
 
     #[tokio::test]
     async fn a_deadline_in_the_past_gets_no_slot_even_if_one_is_free() {
-        let refused = pool(1, 1, 8).reserve(&model("a"), Instant::now()).await;
+        let refused = pool(1, 1, 8)
+            .reserve(&model("a"), &user(), Instant::now())
+            .await;
         assert_eq!(refused.err(), Some(NoSlot::Refused(Refusal::TooLate)));
     }
 
@@ -373,10 +442,10 @@ mod tests {
                 tokio::spawn(async move {
                     let name = ["a", "b", "c", "d", "e"][n % 5];
                     let slot = pool
-                        .reserve(&model(name), Instant::now() + LONG)
+                        .reserve(&model(name), &user(), Instant::now() + LONG)
                         .await
                         .unwrap();
-                    assert!(pool.status().view.endpoints()[slot.endpoint()].in_flight() <= 2);
+                    assert!(pool.status().endpoints[slot.endpoint()].in_flight <= 2);
                     tokio::task::yield_now().await;
                 })
             })
@@ -393,6 +462,6 @@ mod tests {
             );
         }
         let status = pool.status();
-        assert_eq!((status.waiting, status.view.in_flight()), (0, 0));
+        assert_eq!((status.waiting, status.in_flight()), (0, 0));
     }
 }

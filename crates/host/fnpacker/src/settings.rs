@@ -16,6 +16,7 @@ use serde::{Deserialize, Deserializer, de};
 
 use sesemi_traces::{Export, Ratio};
 
+use crate::packing::policy::Policy;
 use crate::{Config, ConfigError};
 
 /// A positive length of time, written as seconds, with a fraction if need be.
@@ -92,6 +93,15 @@ pub struct Settings {
     /// Requests that may wait for a slot [default: 256]
     #[arg(long, value_name = "N", env = "SESEMI_FNPACKER_QUEUE")]
     pub queue: Option<usize>,
+    /// Requests of one caller that may wait for a slot [default: half of the queue]
+    #[arg(long, value_name = "N", env = "SESEMI_FNPACKER_QUEUE_PER_USER")]
+    pub queue_per_user: Option<usize>,
+    /// How requests are placed: cost, paper, prototype, one-to-one or all-in-one [default: cost]
+    #[arg(long, value_name = "POLICY", env = "SESEMI_FNPACKER_POLICY")]
+    pub policy: Option<Policy>,
+    /// Milliseconds of waiting that are worth one GB-second of memory, for the policy cost [default: 20]
+    #[arg(long, value_name = "MS", env = "SESEMI_FNPACKER_MEMORY_PRICE")]
+    pub memory_price: Option<u32>,
     /// Time for a request that does not say how long it can wait [default: 60]
     #[arg(long, value_name = "SECS", env = "SESEMI_FNPACKER_TIMEOUT")]
     pub timeout: Option<Seconds>,
@@ -189,6 +199,9 @@ impl Settings {
             start_timeout: self.start_timeout.or(under.start_timeout),
             stop_grace: self.stop_grace.or(under.stop_grace),
             queue: self.queue.or(under.queue),
+            queue_per_user: self.queue_per_user.or(under.queue_per_user),
+            policy: self.policy.or(under.policy),
+            memory_price: self.memory_price.or(under.memory_price),
             timeout: self.timeout.or(under.timeout),
             max_timeout: self.max_timeout.or(under.max_timeout),
             max_body_bytes: self.max_body_bytes.or(under.max_body_bytes),
@@ -221,6 +234,10 @@ impl Settings {
         set(&mut pool.slots, self.slots.map(NonZeroU32::get));
         set(&mut pool.memory_mib, self.memory_mib.map(NonZeroU32::get));
         set(&mut pool.queue_capacity, self.queue);
+        let half = self.queue.map(|all| all.div_ceil(2));
+        set(&mut pool.queue_per_user, self.queue_per_user.or(half));
+        set(&mut pool.policy, self.policy);
+        set(&mut pool.prices.millis_per_gb_second, self.memory_price);
         let platform = &mut config.platform;
         platform.launcher = self
             .launcher

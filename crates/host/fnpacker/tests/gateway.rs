@@ -18,6 +18,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use instance::Gate;
 use rig::Rig;
+use sesemi_fnpacker::packing::policy::Policy;
 use tokio::io::AsyncWriteExt;
 
 #[tokio::test]
@@ -46,8 +47,17 @@ async fn bytes_pass_in_both_directions_as_they_are() {
 }
 
 #[tokio::test]
-async fn a_model_keeps_its_endpoint_and_another_one_takes_another() {
+async fn models_share_an_instance_for_as_long_as_there_is_room() {
     let rig = Rig::new(|_| {}).await;
+    let first = rig.infer("a", "pid").await.body;
+    for model in ["b", "c", "a", "b"] {
+        assert_eq!(rig.infer(model, "pid").await.body, first, "{model}");
+    }
+}
+
+#[tokio::test]
+async fn the_policy_is_the_operators_choice() {
+    let rig = Rig::new(|config| config.pool.policy = Policy::OneToOne).await;
     let a = rig.infer("a", "pid").await.body;
     let b = rig.infer("b", "pid").await.body;
     assert_ne!(a, b);
@@ -55,11 +65,6 @@ async fn a_model_keeps_its_endpoint_and_another_one_takes_another() {
         assert_eq!(rig.infer("a", "pid").await.body, a);
         assert_eq!(rig.infer("b", "pid").await.body, b);
     }
-    assert_eq!(
-        rig.infer("c", "pid").await.body,
-        a,
-        "the least recently used endpoint is shared"
-    );
 }
 
 #[tokio::test]
@@ -245,10 +250,10 @@ async fn status_and_metrics_tell_load_and_no_names() {
     assert_eq!(status["endpoints"][0]["name"], "pool-0");
     assert_eq!(
         (
-            &status["endpoints"][0]["loaded"],
-            &status["endpoints"][1]["loaded"]
+            &status["endpoints"][0]["models"],
+            &status["endpoints"][1]["models"]
         ),
-        (&true.into(), &false.into())
+        (&1.into(), &0.into())
     );
     assert_eq!(status["endpoints"][0]["instances"][0]["phase"], "ready");
     assert_eq!(

@@ -4,8 +4,8 @@
 use sesemi_platform::PlatformError;
 
 use super::routes::{Answer, json};
+use crate::packing::Refusal;
 use crate::pool::NoSlot;
-use crate::queue::Refusal;
 
 /// Why there is no answer of an instance.
 #[derive(Debug, thiserror::Error)]
@@ -30,6 +30,8 @@ pub(super) enum Failure {
     BodyBroken,
     #[error("all slots are taken and the queue is full: try again in {retry_after} seconds")]
     QueueFull { retry_after: u64 },
+    #[error("no endpoint is free, and the pool's policy knows no waiting: try again")]
+    NoPlace,
     #[error("the request's time does not suffice for its place in the queue")]
     TooLate,
     #[error("the request's time ran out while it waited for a slot")]
@@ -56,6 +58,7 @@ impl Failure {
             Self::BodyTooSlow => "body_too_slow",
             Self::BodyBroken => "body_broken",
             Self::QueueFull { .. } => "queue_full",
+            Self::NoPlace => "no_place",
             Self::TooLate => "deadline_too_short",
             Self::WaitedTooLong => "deadline_exceeded",
             Self::ShuttingDown => "shutting_down",
@@ -73,7 +76,7 @@ impl Failure {
             Self::BodyTooSlow => 408,
             Self::BodyTooLarge(_) => 413,
             Self::QueueFull { .. } => 429,
-            Self::TooLate | Self::ShuttingDown => 503,
+            Self::NoPlace | Self::TooLate | Self::ShuttingDown => 503,
             Self::WaitedTooLong => 504,
             Self::BadStatus => 502,
             Self::Metrics(_) => 500,
@@ -106,6 +109,7 @@ impl From<NoSlot> for Failure {
         match no_slot {
             NoSlot::Refused(Refusal::Full { retry_after }) => Self::QueueFull { retry_after },
             NoSlot::Refused(Refusal::TooLate) => Self::TooLate,
+            NoSlot::Refused(Refusal::NoPlace) => Self::NoPlace,
             NoSlot::Expired => Self::WaitedTooLong,
         }
     }

@@ -1,5 +1,6 @@
 //! One inference request: read it whole, wait for a slot, pass it on, pass the answer back. The body is never looked at.
 
+use std::net::IpAddr;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
@@ -17,6 +18,7 @@ use super::Shared;
 use super::failure::Failure;
 use super::routes::Answer;
 use crate::metrics::Metrics;
+use crate::packing::queue::User;
 use crate::{HttpConfig, ModelKey};
 
 const MODEL: &str = "sesemi-model";
@@ -37,7 +39,11 @@ impl Drop for Tally<'_> {
     }
 }
 
-pub(super) async fn answer<P: Platform>(shared: &Shared<P>, request: Request<Incoming>) -> Answer {
+pub(super) async fn answer<P: Platform>(
+    shared: &Shared<P>,
+    from: IpAddr,
+    request: Request<Incoming>,
+) -> Answer {
     let traceparent = request.headers().get_all(context::HEADER).iter();
     let caller = TraceContext::from_headers(traceparent.map(HeaderValue::as_bytes));
     let mut trace = Span::of("POST /v1/infer", Kind::Server, caller);
@@ -59,7 +65,7 @@ pub(super) async fn answer<P: Platform>(shared: &Shared<P>, request: Request<Inc
         // Counted before the look at the flag: a drain that was announced waits for whoever did not see it.
         let _counted = shared.requests.token();
         let began = Instant::now();
-        let outcome = infer(shared, request, began, &mut trace).await;
+        let outcome = infer(shared, from, request, began, &mut trace).await;
         let answer = match outcome {
             Ok(answer) => {
                 tally.outcome = "answered";
@@ -86,6 +92,7 @@ pub(super) async fn answer<P: Platform>(shared: &Shared<P>, request: Request<Inc
 
 async fn infer<P: Platform>(
     shared: &Shared<P>,
+    from: IpAddr,
     request: Request<Incoming>,
     began: Instant,
     trace: &mut Span,
@@ -99,7 +106,7 @@ async fn infer<P: Platform>(
     let arrived = Instant::now();
     trace.step("receive", began, arrived);
     let mut queued = trace.child("queue", Kind::Internal);
-    let reservation = shared.pool.reserve(&model, deadline).await;
+    let reservation = shared.pool.reserve(&model, &user(from), deadline).await;
     queued.end(match &reservation {
         Ok(_) => Outcome::Done,
         Err(_) => Outcome::Refused("no_slot"),
@@ -131,11 +138,11 @@ async fn infer<P: Platform>(
             return Err(error.into());
         }
     };
-    // Only a request that was really served tells how fast requests are.
+    // Only a request that was really served tells how long requests take.
     if (200..300).contains(&activation.status) {
-        reservation.served();
+        reservation.served(activation.init_time);
     } else {
-        drop(reservation);
+        reservation.answered();
     }
     shared
         .metrics
@@ -202,6 +209,14 @@ fn single<'a>(headers: &'a HeaderMap, name: &str) -> Result<Option<&'a HeaderVal
     match (values.next(), values.next()) {
         (value, None) => Ok(value),
         _ => Err(()),
+    }
+}
+
+/// Whoever asks from one address shares its turns.
+fn user(from: IpAddr) -> User {
+    match from {
+        IpAddr::V4(from) => User::new(&from.octets()),
+        IpAddr::V6(from) => User::new(&from.octets()),
     }
 }
 

@@ -16,6 +16,7 @@ mod inference;
 mod routes;
 
 use std::convert::Infallible;
+use std::net::IpAddr;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -81,7 +82,13 @@ impl<P: Platform> Gateway<P> {
         }
         let shared = Shared {
             platform,
-            pool: Pool::new(actions, pool.slots, pool.queue_capacity, pool.keep_warm),
+            pool: Pool::new(
+                actions
+                    .into_iter()
+                    .map(|it| (it, pool.capacity()))
+                    .collect(),
+                pool.rules(),
+            ),
             http: http.clone(),
             metrics: Metrics::new(),
             draining: AtomicBool::new(false),
@@ -152,7 +159,7 @@ impl Connections {
         // The semaphore is never closed.
         while let Ok(permit) = self.permits.clone().acquire_owned().await {
             match listener.accept().await {
-                Ok((stream, _)) => self.spawn(stream, permit, shared.clone()),
+                Ok((stream, from)) => self.spawn((stream, from.ip()), permit, shared.clone()),
                 Err(error) => {
                     tracing::warn!(%error, "a connection could not be accepted");
                     sleep(ACCEPT_PAUSE).await;
@@ -163,7 +170,7 @@ impl Connections {
 
     fn spawn<P: Platform>(
         &self,
-        stream: TcpStream,
+        (stream, from): (TcpStream, IpAddr),
         permit: OwnedSemaphorePermit,
         shared: Arc<Shared<P>>,
     ) {
@@ -176,7 +183,7 @@ impl Connections {
             let answering = shared.clone();
             let service = service_fn(move |request| {
                 let shared = answering.clone();
-                async move { Ok::<_, Infallible>(routes::answer(shared, request).await) }
+                async move { Ok::<_, Infallible>(routes::answer(shared, from, request).await) }
             });
             let connection = builder(&shared.http).serve_connection(io, service);
             let mut connection = pin!(connection);

@@ -1,8 +1,8 @@
 //! Which path does what, and the small answers. Every answer is complete in memory, with a content length.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::time::Instant;
 
 use bytes::Bytes;
 use http_body_util::Full;
@@ -24,6 +24,7 @@ pub(super) type Answer = Response<Body>;
 /// Answers any request; there is nothing it fails on.
 pub(super) async fn answer<P: Platform>(
     shared: Arc<Shared<P>>,
+    from: IpAddr,
     request: Request<Incoming>,
 ) -> Answer {
     let path = request.uri().path();
@@ -44,7 +45,7 @@ pub(super) async fn answer<P: Platform>(
         {
             method_not_allowed.answer()
         }
-        "/v1/infer" => inference::answer(&shared, request).await,
+        "/v1/infer" => inference::answer(&shared, from, request).await,
         "/v1/status" => status(&shared)
             .await
             .unwrap_or_else(|failure| failure.answer()),
@@ -64,26 +65,25 @@ async fn status<P: Platform>(shared: &Shared<P>) -> Result<Answer, Failure> {
     let pool = shared.pool.status();
     let actions = shared.platform.list().await?;
     let limits = shared.platform.limits();
-    let now = Instant::now();
-    let endpoints =
-        shared
-            .pool
-            .actions()
-            .iter()
-            .zip(pool.view.endpoints())
-            .map(|(name, endpoint)| {
-                let instances = actions
-                    .iter()
-                    .find(|action| action.name == *name)
-                    .map(instances);
-                value!({
-                    "name": name.as_str(),
-                    "slots": pool.view.slots(),
-                    "in_flight": endpoint.in_flight(),
-                    "loaded": endpoint.is_loaded(now, pool.view.keep_warm()),
-                    "instances": instances.unwrap_or_default(),
-                })
-            });
+    let endpoints = shared
+        .pool
+        .actions()
+        .iter()
+        .zip(&pool.endpoints)
+        .map(|(name, endpoint)| {
+            let instances = actions
+                .iter()
+                .find(|action| action.name == *name)
+                .map(instances);
+            value!({
+                "name": name.as_str(),
+                "slots": endpoint.slots,
+                "in_flight": endpoint.in_flight,
+                "models": endpoint.models,
+                "broken": endpoint.broken,
+                "instances": instances.unwrap_or_default(),
+            })
+        });
     let body = value!({
         "draining": shared.draining.load(Ordering::SeqCst),
         "endpoints": endpoints.collect::<Vec<_>>(),
