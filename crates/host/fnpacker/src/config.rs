@@ -9,7 +9,8 @@ use std::time::Duration;
 use crate::packing::Rules;
 use crate::packing::ledger::Capacity;
 use crate::packing::policy::{Policy, Prices};
-use crate::packing::queue::Bounds;
+use crate::packing::queue;
+use sesemi_platform::http::Bounds;
 use sesemi_platform::{ActionName, ActionSpec, Image, LocalConfig, Program};
 use sesemi_traces::Export;
 
@@ -177,6 +178,16 @@ impl Default for HttpConfig {
 }
 
 impl HttpConfig {
+    /// What bounds connections.
+    pub(crate) fn bounds(&self) -> Bounds {
+        Bounds {
+            max_connections: self.max_connections,
+            max_head_bytes: self.max_head_bytes,
+            head_timeout: self.head_timeout,
+            stall_timeout: self.stall_timeout,
+        }
+    }
+
     fn check(&self) -> Result<(), ConfigError> {
         in_range("max-connections", self.max_connections as u64, 1, 1 << 20)?;
         // The HTTP library does not go below.
@@ -209,7 +220,7 @@ impl PoolConfig {
         Rules {
             policy: self.policy,
             prices: self.prices,
-            queue: Bounds {
+            queue: queue::Bounds {
                 all: self.queue_capacity,
                 each: self.queue_per_user,
             },
@@ -237,6 +248,7 @@ impl PoolConfig {
             memory_mib,
             concurrency,
             timeout,
+            entity: None,
         }
     }
 }

@@ -20,7 +20,6 @@ pub mod packing;
 pub mod pool;
 mod serve;
 pub mod settings;
-mod stall;
 
 pub use config::{Config, ConfigError, HttpConfig, PoolConfig};
 pub use gateway::Gateway;

@@ -84,6 +84,24 @@ pub struct Container {
     pub env: BTreeMap<String, String>,
 }
 
+/// Who an action is in OpenWhisk's words, which its instances are told.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Entity {
+    /// Its namespace, without slashes.
+    pub namespace: String,
+    /// Its name within the namespace.
+    pub name: String,
+    /// Its version, as `0.0.1`.
+    pub version: String,
+}
+
+impl Entity {
+    /// The name in full: `/namespace/name`.
+    pub fn path(&self) -> String {
+        format!("/{}/{}", self.namespace, self.name)
+    }
+}
+
 /// An action to deploy.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ActionSpec {
@@ -97,6 +115,19 @@ pub struct ActionSpec {
     pub concurrency: u32,
     /// Longest run of one request inside an instance. An instance that exceeds it gets no further requests.
     pub timeout: Duration,
+    /// Who it is to its instances; `None` stands for `/guest/NAME` in its first version.
+    pub entity: Option<Entity>,
+}
+
+impl ActionSpec {
+    /// Who it is to its instances.
+    pub fn entity(&self) -> Entity {
+        self.entity.clone().unwrap_or_else(|| Entity {
+            namespace: "guest".to_owned(),
+            name: self.name.to_string(),
+            version: "0.0.1".to_owned(),
+        })
+    }
 }
 
 /// Where an instance is in its life.

@@ -8,11 +8,24 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use sesemi_traces::TraceContext;
 
+/// How an instance is asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Form {
+    /// The body is sealed bytes, which an instance gets as they are: `POST /v1/infer`.
+    #[default]
+    Sealed,
+    /// The body is a JSON object or array, which an instance gets as the `value` of OpenWhisk's `POST /run`. Whoever invokes has
+    /// checked that it is JSON.
+    Whisk,
+}
+
 /// One request to an action.
 #[derive(Clone)]
 pub struct Invocation {
     /// Sent to the instance as it is.
     pub body: Bytes,
+    /// How.
+    pub form: Form,
     /// When the caller stops waiting. The instance is told how much of it is left.
     pub deadline: Instant,
     /// Where the instance's spans hang: it is told, as far as the platform has a way to.
@@ -23,6 +36,7 @@ impl fmt::Debug for Invocation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Invocation")
             .field("body_len", &self.body.len())
+            .field("form", &self.form)
             .field("deadline", &self.deadline)
             .finish()
     }
@@ -99,8 +113,8 @@ pub struct Activation {
     pub wait_time: Duration,
     /// Time until the instance was ready, if this activation started it (a cold start).
     pub init_time: Option<Duration>,
-    /// Who answered.
-    pub instance: InstanceId,
+    /// Who answered, if the platform tells.
+    pub instance: Option<InstanceId>,
 }
 
 impl fmt::Debug for Activation {
@@ -139,6 +153,7 @@ mod tests {
     fn debug_output_shows_no_body() {
         let invocation = Invocation {
             body: Bytes::from_static(b"opaque"),
+            form: Form::Sealed,
             deadline: Instant::now(),
             trace: None,
         };
@@ -149,7 +164,7 @@ mod tests {
             body: Bytes::from_static(b"opaque"),
             wait_time: Duration::ZERO,
             init_time: None,
-            instance: InstanceId(1),
+            instance: Some(InstanceId(1)),
         };
         let shown = format!("{invocation:?} {activation:?}");
         assert!(

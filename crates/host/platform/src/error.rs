@@ -6,7 +6,7 @@ use std::process::ExitStatus;
 use std::sync::Arc;
 use std::time::Duration;
 
-use crate::{ActionName, InstanceId};
+use crate::{ActionName, ActivationId, InstanceId};
 
 /// Where an invocation was when its time ran out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -139,6 +139,66 @@ pub enum PlatformError {
         /// The most that is passed on, in bytes.
         limit: usize,
     },
+    /// The request is larger than the platform takes.
+    #[error("the request has {size} bytes and the platform takes {limit}")]
+    RequestTooLarge {
+        /// Its size, in bytes.
+        size: usize,
+        /// The most, in bytes.
+        limit: usize,
+    },
+    /// The platform found the request too large, although it is not by what we know of its limits.
+    #[error("the platform found the request too large: {said}")]
+    PayloadRefused {
+        /// What it said.
+        said: String,
+    },
+    /// The platform takes no request of these credentials.
+    #[error("the platform at {address} refuses the credentials: {said}")]
+    Unauthorized {
+        /// The platform.
+        address: String,
+        /// What it said.
+        said: String,
+    },
+    /// The platform takes no more requests for now.
+    #[error("the platform takes no more invocations for now: {said}")]
+    Throttled {
+        /// What it said.
+        said: String,
+        /// When to try again, if it said so.
+        retry_after: Option<Duration>,
+    },
+    /// An instance ran the invocation, or should have, and the platform has no answer of it.
+    #[error("activation {activation} of {action} ended with {status}: {said}")]
+    ActivationFailed {
+        /// The action.
+        action: ActionName,
+        /// The activation, by which the platform knows more.
+        activation: ActivationId,
+        /// How the platform calls it: `application error`, `action developer error` or `whisk internal error`.
+        status: String,
+        /// What the instance or the platform said of it.
+        said: String,
+    },
+    /// The platform cannot be reached.
+    #[error("the platform at {address} cannot be reached: {cause}")]
+    Unreachable {
+        /// The platform.
+        address: String,
+        /// Why, as a phrase.
+        cause: String,
+    },
+    /// The platform has trouble of its own, or speaks another language.
+    #[error("the platform at {address} answered with status {status}: {said}")]
+    Unexpected {
+        /// The platform.
+        address: String,
+        /// The HTTP status.
+        status: u16,
+        /// What it said, or what is wrong with it.
+        said: String,
+    },
     /// The platform ends and takes nothing new.
     #[error("the platform is shutting down")]
     ShuttingDown,
@@ -163,6 +223,12 @@ impl PlatformError {
             Self::StartFailed { .. } => "start_failed",
             Self::InstanceFailed { .. } => "instance_failed",
             Self::ResponseTooLarge { .. } => "response_too_large",
+            Self::RequestTooLarge { .. } | Self::PayloadRefused { .. } => "request_too_large",
+            Self::Unauthorized { .. } => "platform_unauthorized",
+            Self::Throttled { .. } => "throttled",
+            Self::ActivationFailed { .. } => "activation_failed",
+            Self::Unreachable { .. } => "platform_unreachable",
+            Self::Unexpected { .. } => "platform_failed",
             Self::ShuttingDown => "shutting_down",
             Self::Setup { .. } => "setup",
         }
@@ -193,6 +259,18 @@ impl PlatformError {
             Self::ResponseTooLarge { .. } => {
                 "raise the response limit, or fetch the result by reference"
             }
+            Self::RequestTooLarge { .. } | Self::PayloadRefused { .. } => {
+                "put the sealed request into the object store and send a reference to it"
+            }
+            Self::Unauthorized { .. } => "correct the platform's credentials (UUID:KEY)",
+            Self::Throttled { .. } => {
+                "try again later, or raise the platform's limits for this namespace"
+            }
+            Self::ActivationFailed { .. } => {
+                "look the activation up at the platform; if it happens again, read the action's logs"
+            }
+            Self::Unreachable { .. } => "check the platform's address and that it runs",
+            Self::Unexpected { .. } => "check that the address is that of an OpenWhisk controller",
             Self::ShuttingDown => "use another platform, or wait until this one is back",
             Self::Setup { .. } => "correct the platform's configuration",
         }

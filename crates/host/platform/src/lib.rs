@@ -2,7 +2,8 @@
 //!
 //! SeSeMI changes no platform: SeMIRT is an ordinary function image and FnPacker an ordinary client. What FnPacker needs
 //! of a platform is small (deploy an action, invoke it, see what runs) and is written down here as [`Platform`], so that
-//! the same gateway runs on the embedded platform ([`local`]) and on a cluster.
+//! the same gateway runs on the embedded platform ([`local`]) and on a cluster ([`openwhisk`]). The other way round, [`rest`] lets
+//! OpenWhisk's own clients use the embedded platform.
 //!
 //! Everything in this crate is untrusted host code. It handles request and response bodies as opaque bytes, never decodes
 //! them and never writes them to a log; what it learns is who talks to which action, how much and when. The one place
@@ -14,15 +15,16 @@
 mod action;
 mod activation;
 mod error;
+pub mod http;
 pub mod local;
 
 use std::future::Future;
 
 pub use action::{
-    ActionName, ActionSpec, ActionStatus, Container, Image, InstancePhase, InstanceStatus,
+    ActionName, ActionSpec, ActionStatus, Container, Entity, Image, InstancePhase, InstanceStatus,
     InvalidActionName, Program,
 };
-pub use activation::{Activation, ActivationId, InstanceId, InvalidActivationId, Invocation};
+pub use activation::{Activation, ActivationId, Form, InstanceId, InvalidActivationId, Invocation};
 pub use error::{PlatformError, Stage, StartFailure};
 pub use local::{LocalConfig, LocalPlatform};
 
@@ -33,6 +35,8 @@ pub struct Limits {
     pub user_memory_mib: u32,
     /// Invocations that may wait for an instance at the same time.
     pub queue_capacity: usize,
+    /// Largest request body that is taken, in bytes.
+    pub max_request_bytes: usize,
     /// Largest response body that is passed on, in bytes.
     pub max_response_bytes: usize,
 }

@@ -117,10 +117,14 @@ impl From<NoSlot> for Failure {
 
 fn platform_status(error: &PlatformError) -> u16 {
     match error {
-        PlatformError::QueueFull { .. } => 429,
+        PlatformError::QueueFull { .. } | PlatformError::Throttled { .. } => 429,
+        PlatformError::RequestTooLarge { .. } | PlatformError::PayloadRefused { .. } => 413,
         PlatformError::DeadlineExceeded { .. } => 504,
         PlatformError::StartFailed { .. }
         | PlatformError::InstanceFailed { .. }
+        | PlatformError::ActivationFailed { .. }
+        | PlatformError::Unreachable { .. }
+        | PlatformError::Unexpected { .. }
         | PlatformError::ResponseTooLarge { .. } => 502,
         PlatformError::ShuttingDown | PlatformError::UnknownAction { .. } => 503,
         _ => 500,

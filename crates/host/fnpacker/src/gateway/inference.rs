@@ -5,11 +5,12 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use http_body_util::{BodyExt, Full, LengthLimitError, Limited};
-use hyper::body::{Body as _, Incoming};
+use http_body_util::Full;
+use hyper::body::Incoming;
 use hyper::header::{CONTENT_TYPE, HeaderMap, HeaderValue};
 use hyper::{Request, Response, StatusCode};
-use sesemi_platform::{Activation, Invocation, Platform, PlatformError};
+use sesemi_platform::http::{self, BodyError};
+use sesemi_platform::{Activation, Form, Invocation, Platform, PlatformError};
 use sesemi_traces::{Key, Kind, Outcome, Span, TraceContext, context};
 use tokio::time::timeout_at;
 use tracing::{Instrument, field};
@@ -117,6 +118,7 @@ async fn infer<P: Platform>(
     let mut invoking = trace.child("invoke", Kind::Client);
     let invocation = Invocation {
         body,
+        form: Form::Sealed,
         deadline,
         trace: invoking.context(),
     };
@@ -131,7 +133,9 @@ async fn infer<P: Platform>(
         Err(error) => {
             if matches!(
                 error,
-                PlatformError::InstanceFailed { .. } | PlatformError::StartFailed { .. }
+                PlatformError::InstanceFailed { .. }
+                    | PlatformError::StartFailed { .. }
+                    | PlatformError::ActivationFailed { .. }
             ) {
                 reservation.instance_lost();
             }
@@ -242,15 +246,12 @@ fn patience(headers: &HeaderMap, http: &HttpConfig) -> Result<Duration, Failure>
     Ok(Duration::from_millis(millis.ok_or(Failure::BadTimeout)?).min(http.max_timeout))
 }
 
-/// Reads a body of at most `limit` bytes. One that is announced as larger is not read at all.
+/// Reads a body of at most `limit` bytes until the deadline.
 async fn read(body: Incoming, limit: usize, deadline: Instant) -> Result<Bytes, Failure> {
-    if body.size_hint().lower() > limit as u64 {
-        return Err(Failure::BodyTooLarge(limit));
-    }
-    match timeout_at(deadline.into(), Limited::new(body, limit).collect()).await {
-        Ok(Ok(collected)) => Ok(collected.to_bytes()),
-        Ok(Err(error)) if error.is::<LengthLimitError>() => Err(Failure::BodyTooLarge(limit)),
-        Ok(Err(_)) => Err(Failure::BodyBroken),
+    match timeout_at(deadline.into(), http::read(body, limit)).await {
+        Ok(Ok(body)) => Ok(body),
+        Ok(Err(BodyError::TooLarge(limit))) => Err(Failure::BodyTooLarge(limit)),
+        Ok(Err(BodyError::Broken(_))) => Err(Failure::BodyBroken),
         Err(_) => Err(Failure::BodyTooSlow),
     }
 }

@@ -16,10 +16,7 @@ use super::failure::Failure;
 use super::{Shared, inference};
 use crate::metrics;
 
-/// The body of every answer.
-pub(super) type Body = Full<Bytes>;
-/// Every answer.
-pub(super) type Answer = Response<Body>;
+pub(super) use sesemi_platform::http::Answer;
 
 /// Answers any request; there is nothing it fails on.
 pub(super) async fn answer<P: Platform>(

@@ -95,7 +95,7 @@ async fn make_ready(
     let address = process.address().await?;
     let client = InstanceClient::new(address, spec.concurrency, driver.config.max_response_bytes);
     let env = init_env(driver, spec);
-    match client.init(spec.name.as_str(), &env).await {
+    match client.init(&spec.entity().name, &env).await {
         Ok(200) => Ok(client),
         Ok(status) => Err(StartFailure::InitRefused(status)),
         Err(error) => Err(StartFailure::InitFailed(error.to_string())),
@@ -109,10 +109,11 @@ fn init_env(driver: &Driver, spec: &ActionSpec) -> BTreeMap<String, String> {
         .duration_since(UNIX_EPOCH)
         .map_or(0, |since| since.as_millis());
     let activation = driver.next_activation();
+    let entity = spec.entity();
     [
-        ("__OW_NAMESPACE", "guest".to_owned()),
-        ("__OW_ACTION_NAME", format!("/guest/{}", spec.name)),
-        ("__OW_ACTION_VERSION", "0.0.1".to_owned()),
+        ("__OW_ACTION_NAME", entity.path()),
+        ("__OW_NAMESPACE", entity.namespace),
+        ("__OW_ACTION_VERSION", entity.version),
         ("__OW_ACTIVATION_ID", activation.to_string()),
         ("__OW_TRANSACTION_ID", activation.to_string()),
         ("__OW_DEADLINE", deadline_ms.to_string()),

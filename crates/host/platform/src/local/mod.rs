@@ -8,7 +8,7 @@
 //! A program that is started with the image's arguments and environment, prints one line
 //! `{"event":"listening","address":"127.0.0.1:PORT"}` on stdout and then speaks HTTP/1.1 there: `POST /init` with
 //! OpenWhisk's body once, to be answered with 200, then `POST /v1/infer` with `content-type: application/cose` and
-//! `sesemi-deadline-ms`. An answer 503 means that it drains: the invocation goes to another instance, once. Any other answer
+//! `sesemi-deadline-ms`, or OpenWhisk's `POST /run` if the invocation has that form. An answer 503 means that it drains: the invocation goes to another instance, once. Any other answer
 //! is the activation's. It ends on SIGTERM.
 //!
 //! If the host's process itself is killed it cannot end its instances; put `setpriv --pdeathsig KILL --` before the launcher
@@ -42,8 +42,8 @@ use self::output::LogDir;
 use self::schedule::{ActionBounds, Bounds, Scheduler};
 use self::tap::Tap;
 use crate::{
-    ActionName, ActionSpec, ActionStatus, Activation, ActivationId, Image, Invocation, Limits,
-    Platform, PlatformError, Stage, StartFailure,
+    ActionName, ActionSpec, ActionStatus, Activation, ActivationId, Form, Image, Invocation,
+    Limits, Platform, PlatformError, Stage, StartFailure,
 };
 
 /// What an instance that drains answers.
@@ -109,6 +109,61 @@ impl LocalPlatform {
         driver.halt.cancel();
     }
 
+    /// The id of an activation that is about to be invoked with [`invoke_as`](Self::invoke_as). No other has it.
+    pub fn next_activation(&self) -> ActivationId {
+        self.driver.next_activation()
+    }
+
+    /// [`Platform::invoke`] for a caller who has to know the activation's id before it ends.
+    ///
+    /// # Errors
+    /// As for [`Platform::invoke`].
+    pub async fn invoke_as(
+        &self,
+        id: ActivationId,
+        action: &ActionName,
+        invocation: Invocation,
+    ) -> Result<Activation, PlatformError> {
+        let arrived = Instant::now();
+        let (ticket, mut slot) = self
+            .driver
+            .acquire(action, invocation.deadline, None)
+            .await?;
+        let mut assigned = Instant::now();
+        let mut answer = self.run(&slot, id, &invocation).await?;
+        if answer.status == DRAINING {
+            tracing::info!(%action, instance = %slot.instance, "instance drains, the invocation goes to another one");
+            self.driver.tell_of(slot.instance, Scheduler::drain);
+            // First given back: the other instance may need this one's memory.
+            drop(slot);
+            (_, slot) = self
+                .driver
+                .acquire(action, invocation.deadline, Some(ticket))
+                .await?;
+            assigned = Instant::now();
+            answer = self.run(&slot, id, &invocation).await?;
+        }
+        let ends_instance = match invocation.form {
+            Form::Sealed => answer.status == DRAINING,
+            // OpenWhisk throws away an instance whose answer to `/run` has any other status.
+            Form::Whisk => answer.status != 200,
+        };
+        if ends_instance {
+            self.driver.tell_of(slot.instance, Scheduler::drain);
+        }
+        let init_time = slot.cold.then_some(slot.link.init_time);
+        let waited = assigned.saturating_duration_since(arrived);
+        Ok(Activation {
+            id,
+            status: answer.status,
+            content_type: answer.content_type(),
+            body: answer.body,
+            wait_time: waited.saturating_sub(init_time.unwrap_or_default()),
+            init_time,
+            instance: Some(slot.instance),
+        })
+    }
+
     /// Runs an invocation in the slot it has got.
     async fn run(
         &self,
@@ -134,13 +189,13 @@ impl LocalPlatform {
                 question.answered();
                 Err(PlatformError::ResponseTooLarge { limit })
             }
-            Ok(Err(CallError::Broken(cause))) => {
+            Ok(Err(error @ (CallError::Broken(_) | CallError::NoLength))) => {
                 self.driver.tell_of(slot.instance, Scheduler::failed);
                 let action = slot.spec.name.clone();
                 Err(PlatformError::InstanceFailed {
                     action,
                     instance: slot.instance,
-                    cause,
+                    cause: error.to_string(),
                 })
             }
             Err(_) => {
@@ -168,18 +223,22 @@ impl LocalPlatform {
         left: Duration,
     ) -> Result<Answer, CallError> {
         let client = &slot.link.client;
-        let request = client.infer_request(invocation.body.clone(), left, invocation.trace)?;
+        let (form, body) = (invocation.form, invocation.body.clone());
+        let request = match form {
+            Form::Sealed => client.infer_request(body, left, invocation.trace)?,
+            Form::Whisk => client.run_request(&slot.spec.entity(), id, &body, left)?,
+        };
         let Some(tap) = &self.driver.tap else {
-            return client.infer(request).await;
+            return client.invoke(request, form).await;
         };
         tap.request(
             id,
             request.uri().to_string(),
             request.headers(),
-            invocation.body.clone(),
+            request.body().clone(),
         )
         .await;
-        let answer = client.infer(request).await?;
+        let answer = client.invoke(request, form).await?;
         tap.response(id, answer.status, &answer.headers, answer.body.clone())
             .await;
         Ok(answer)
@@ -222,40 +281,8 @@ impl Platform for LocalPlatform {
         action: &ActionName,
         invocation: Invocation,
     ) -> Result<Activation, PlatformError> {
-        let arrived = Instant::now();
-        let id = self.driver.next_activation();
-        let (ticket, mut slot) = self
-            .driver
-            .acquire(action, invocation.deadline, None)
-            .await?;
-        let mut assigned = Instant::now();
-        let mut answer = self.run(&slot, id, &invocation).await?;
-        if answer.status == DRAINING {
-            tracing::info!(%action, instance = %slot.instance, "instance drains, the invocation goes to another one");
-            self.driver.tell_of(slot.instance, Scheduler::drain);
-            // First given back: the other instance may need this one's memory.
-            drop(slot);
-            (_, slot) = self
-                .driver
-                .acquire(action, invocation.deadline, Some(ticket))
-                .await?;
-            assigned = Instant::now();
-            answer = self.run(&slot, id, &invocation).await?;
-            if answer.status == DRAINING {
-                self.driver.tell_of(slot.instance, Scheduler::drain);
-            }
-        }
-        let init_time = slot.cold.then_some(slot.link.init_time);
-        let waited = assigned.saturating_duration_since(arrived);
-        Ok(Activation {
-            id,
-            status: answer.status,
-            content_type: answer.content_type(),
-            body: answer.body,
-            wait_time: waited.saturating_sub(init_time.unwrap_or_default()),
-            init_time,
-            instance: slot.instance,
-        })
+        self.invoke_as(self.next_activation(), action, invocation)
+            .await
     }
 
     async fn list(&self) -> Result<Vec<ActionStatus>, PlatformError> {
@@ -298,6 +325,8 @@ impl Platform for LocalPlatform {
         Limits {
             user_memory_mib: config.user_memory_mib,
             queue_capacity: config.queue_capacity,
+            // Bodies are in memory already, and go on as they are.
+            max_request_bytes: usize::MAX,
             max_response_bytes: config.max_response_bytes,
         }
     }

@@ -16,6 +16,15 @@
 //! | `big N`, `endless N` | N bytes, with and without `content-length` |
 //! | `deadline`, `init`, `env NAME` | 200, what it was told |
 //! | `pid` | 200, its process |
+//!
+//! OpenWhisk's `/run` has it in the value: `{"command": TEXT}` is one of the above, or one of these, and answered in JSON;
+//! `{"request": TEXT}` gets `{"response": TEXT}`, as SeMIRT would answer, or its refusal if the text is that of `busy` in base64; any
+//! other value gets `{"run": BODY}`, all that it was told.
+//!
+//! | command | answer |
+//! |---|---|
+//! | `say TEXT` | 200 and TEXT, whatever it is |
+//! | `chunked` | 200 and an object, without `content-length` |
 
 #![allow(dead_code, unreachable_pub, missing_docs)]
 
@@ -189,6 +198,10 @@ async fn answer(
         *init.lock().unwrap() = String::from_utf8_lossy(&body).into_owned();
         return Ok(respond(if refuse { 403 } else { 200 }, "{}"));
     }
+    if head.uri.path() == "/run" {
+        assert_eq!(head.headers["content-type"], "application/json");
+        return Ok(run_action(&body, &init).await);
+    }
     assert_eq!(head.headers["content-type"], "application/cose");
     let text = String::from_utf8_lossy(&body).into_owned();
     let words: Vec<&str> = text.split(' ').collect();
@@ -217,6 +230,59 @@ async fn answer(
         ["env", name] => respond(200, std::env::var(name).unwrap_or("unset".to_owned())),
         _ => respond(200, body),
     })
+}
+
+/// What SeMIRT would find no place for, in base64.
+pub const BUSY: &str = "YnVzeQ==";
+
+async fn run_action(body: &[u8], init: &Mutex<String>) -> Answer {
+    let run: serde_json::Value = serde_json::from_slice(body).unwrap();
+    let json = |status, value: serde_json::Value| respond(status, value.to_string());
+    let text = |key: &str| run["value"][key].as_str().map(str::to_owned);
+    match text("request").as_deref() {
+        Some(BUSY) => {
+            let error = serde_json::json!({"code": "busy", "message": "no place is left"});
+            return json(200, serde_json::json!({"error": error}));
+        }
+        Some(sealed) => return json(200, serde_json::json!({"response": sealed})),
+        None => {}
+    }
+    let command = text("command").unwrap_or_default();
+    let words: Vec<&str> = command.split(' ').collect();
+    match words[..] {
+        ["say", ..] => respond(200, command[4..].to_owned()),
+        ["chunked"] => {
+            let frames = [Ok(Frame::data(Bytes::from_static(b"{}")))];
+            Response::new(BodyExt::boxed(StreamBody::new(stream::iter(frames))))
+        }
+        ["gate", address, name] => {
+            let mut gate = TcpStream::connect(address).await.unwrap();
+            gate.write_all(format!("{name}\n").as_bytes())
+                .await
+                .unwrap();
+            let _ = gate.read_u8().await;
+            json(200, serde_json::json!({"passed": name}))
+        }
+        ["exit"] => std::process::exit(3),
+        ["status", status] => json(
+            status.parse().unwrap(),
+            serde_json::json!({"error": "a status"}),
+        ),
+        ["drain", path] if Path::new(path).exists() => {
+            json(200, serde_json::json!({"drained": true}))
+        }
+        ["drain", path] => {
+            std::fs::write(path, "").unwrap();
+            respond(503, "draining")
+        }
+        ["big", size] => json(
+            200,
+            serde_json::json!({"big": "x".repeat(size.parse().unwrap())}),
+        ),
+        ["init"] => respond(200, init.lock().unwrap().clone()),
+        ["pid"] => json(200, serde_json::json!({"pid": std::process::id()})),
+        _ => json(200, serde_json::json!({"run": run})),
+    }
 }
 
 fn respond(status: u16, body: impl Into<Bytes>) -> Answer {

@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use sesemi_platform::{
-    ActionName, ActionSpec, Activation, Image, InstanceId, InstanceStatus, Invocation, LocalConfig,
-    LocalPlatform, Platform, PlatformError, Program,
+    ActionName, ActionSpec, Activation, Form, Image, InstanceId, InstanceStatus, Invocation,
+    LocalConfig, LocalPlatform, Platform, PlatformError, Program,
 };
 use tokio::task::JoinHandle;
 
@@ -38,6 +38,7 @@ pub fn spec(action: &str, mode: &str, memory_mib: u32, concurrency: u32) -> Acti
         memory_mib,
         concurrency,
         timeout: Duration::from_secs(60),
+        entity: None,
     }
 }
 
@@ -78,6 +79,7 @@ impl Rig {
         let (platform, action) = (self.platform.clone(), name(action));
         let invocation = Invocation {
             body,
+            form: Form::Sealed,
             deadline: Instant::now() + patience,
             trace: None,
         };
@@ -105,7 +107,8 @@ impl Rig {
             .sum()
     }
 
-    pub async fn pid_of(&self, id: InstanceId) -> Option<u32> {
+    pub async fn pid_of(&self, id: Option<InstanceId>) -> Option<u32> {
+        let id = id?;
         self.instances()
             .await
             .into_iter()
