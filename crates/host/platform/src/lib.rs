@@ -14,9 +14,11 @@
 
 mod action;
 mod activation;
+mod credentials;
 mod error;
 pub mod http;
 pub mod local;
+pub mod rest;
 
 use std::future::Future;
 
@@ -25,8 +27,10 @@ pub use action::{
     InvalidActionName, Program,
 };
 pub use activation::{Activation, ActivationId, Form, InstanceId, InvalidActivationId, Invocation};
+pub use credentials::{Credentials, CredentialsError};
 pub use error::{PlatformError, Stage, StartFailure};
 pub use local::{LocalConfig, LocalPlatform};
+pub use rest::{RestConfig, RestServer};
 
 /// What a platform can carry; constant while it runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
