@@ -18,6 +18,7 @@ mod credentials;
 mod error;
 pub mod http;
 pub mod local;
+pub mod openwhisk;
 pub mod rest;
 
 use std::future::Future;
@@ -30,6 +31,7 @@ pub use activation::{Activation, ActivationId, Form, InstanceId, InvalidActivati
 pub use credentials::{Credentials, CredentialsError};
 pub use error::{PlatformError, Stage, StartFailure};
 pub use local::{LocalConfig, LocalPlatform};
+pub use openwhisk::{OpenWhisk, OpenWhiskConfig};
 pub use rest::{RestConfig, RestServer};
 
 /// What a platform can carry; constant while it runs.
