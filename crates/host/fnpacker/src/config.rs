@@ -11,7 +11,9 @@ use crate::packing::ledger::Capacity;
 use crate::packing::policy::{Policy, Prices};
 use crate::packing::queue;
 use sesemi_platform::http::Bounds;
-use sesemi_platform::{ActionName, ActionSpec, Image, LocalConfig, Program};
+use sesemi_platform::{
+    ActionName, ActionSpec, Credentials, CredentialsError, Image, LocalConfig, Program, RestConfig,
+};
 use sesemi_traces::Export;
 
 /// Memory of an instance that is not for models, in MiB.
@@ -28,8 +30,47 @@ pub struct Config {
     pub http: HttpConfig,
     /// The platform that runs the endpoints.
     pub platform: LocalConfig,
+    /// OpenWhisk's REST interface beside the gateway, before the same platform, if there is to be one.
+    pub openwhisk: Option<OpenWhiskSettings>,
     /// Where the program's traces go, if anywhere; a gateway within another program leaves that to it.
     pub traces: Option<Export>,
+}
+
+/// OpenWhisk's REST interface, for OpenWhisk's own clients.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OpenWhiskSettings {
+    /// Where it listens; port 0 picks one.
+    pub listen: SocketAddr,
+    /// File with the `UUID:KEY` that clients must know; made if it is not there.
+    pub auth: PathBuf,
+    /// The name by which they call the pool's image.
+    pub image: String,
+}
+
+impl OpenWhiskSettings {
+    /// What the pool's image is called unless somebody says otherwise.
+    pub const IMAGE: &'static str = "semirt";
+
+    /// Everything that the interface is told: actions run the pool's image and nothing else, and each may have the memory, the time and
+    /// the concurrency that an endpoint of the pool has.
+    pub(crate) fn interface(
+        &self,
+        pool: &PoolConfig,
+        http: &HttpConfig,
+    ) -> Result<RestConfig, CredentialsError> {
+        let images = [(self.image.clone(), pool.image.clone())].into();
+        let defaults = RestConfig::new(Credentials::read_or_create(&self.auth)?, images);
+        Ok(RestConfig {
+            max_memory_mib: defaults.max_memory_mib.max(pool.memory_mib),
+            max_timeout: defaults.max_timeout.min(http.max_timeout),
+            max_concurrency: defaults.max_concurrency.max(pool.slots),
+            bounds: Bounds {
+                max_connections: defaults.bounds.max_connections,
+                ..http.bounds()
+            },
+            ..defaults
+        })
+    }
 }
 
 /// The endpoints of a pool and the queue before them.
@@ -143,6 +184,7 @@ impl Config {
             pool,
             http: HttpConfig::default(),
             platform,
+            openwhisk: None,
             traces: None,
         }
     }

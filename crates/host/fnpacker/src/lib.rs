@@ -21,7 +21,7 @@ pub mod pool;
 mod serve;
 pub mod settings;
 
-pub use config::{Config, ConfigError, HttpConfig, PoolConfig};
+pub use config::{Config, ConfigError, HttpConfig, OpenWhiskSettings, PoolConfig};
 pub use gateway::Gateway;
 pub use model::{InvalidModelKey, ModelKey};
-pub use serve::{ServeError, serve, serve_local};
+pub use serve::{Listening, ServeError, serve, serve_local};

@@ -2,13 +2,12 @@
 #![forbid(unsafe_code)]
 
 use std::io::Write;
-use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 use sesemi_fnpacker::settings::{Settings, SettingsError};
-use sesemi_fnpacker::{Config, serve_local};
+use sesemi_fnpacker::{Config, Listening, serve_local};
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
@@ -28,6 +27,10 @@ Examples:
     image-env = { SESEMI_LOG = \"info\" }
     endpoints = 8
     log-dir = \"/var/log/sesemi\"
+
+  The same, and OpenWhisk's own clients can make actions of the image and invoke them:
+    sesemi-fnpacker serve --config fnpacker.toml --openwhisk-listen 127.0.0.1:3233 --openwhisk-auth openwhisk.auth
+    wsk --apihost http://127.0.0.1:3233 --auth \"$(cat openwhisk.auth)\" action create a --docker semirt
 
 A request:
   curl --data-binary @request.cose -H 'sesemi-model: my-model' http://127.0.0.1:8080/v1/infer
@@ -139,8 +142,12 @@ fn run(config: Config) -> Result<(), Failed> {
 }
 
 /// One line on stdout for whoever started this. If nobody reads it, that is no reason to stop.
-fn announce(address: SocketAddr) {
-    let line = serde_json::json!({"event": "listening", "address": address.to_string()});
+fn announce(listening: Listening) {
+    let mut line =
+        serde_json::json!({"event": "listening", "address": listening.gateway.to_string()});
+    if let (Some(address), Some(line)) = (listening.openwhisk, line.as_object_mut()) {
+        line.insert("openwhisk".to_owned(), address.to_string().into());
+    }
     let mut stdout = std::io::stdout().lock();
     let _ = writeln!(stdout, "{line}").and_then(|()| stdout.flush());
 }

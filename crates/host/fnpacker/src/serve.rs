@@ -3,8 +3,9 @@
 use std::net::SocketAddr;
 use std::sync::Arc;
 
-use sesemi_platform::{LocalPlatform, Platform, PlatformError};
+use sesemi_platform::{CredentialsError, LocalPlatform, Platform, PlatformError, RestServer};
 use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
 
 use crate::{Config, ConfigError, Gateway, HttpConfig, PoolConfig};
 
@@ -22,6 +23,9 @@ pub enum ServeError {
         /// Why.
         cause: std::io::Error,
     },
+    /// The key of OpenWhisk's REST interface cannot be used.
+    #[error("openwhisk-auth: {0}")]
+    Credentials(#[from] CredentialsError),
     /// The platform did not take the endpoints.
     #[error(transparent)]
     Platform(#[from] PlatformError),
@@ -35,6 +39,7 @@ impl ServeError {
                 "correct the flag, the environment variable or the key in the file; see --help"
             }
             Self::Listen { .. } => "choose another address, or end what listens there",
+            Self::Credentials(_) => "name another file, or let this one be made",
             Self::Platform(error) => error.hint(),
         }
     }
@@ -56,26 +61,65 @@ pub async fn serve<P: Platform>(
     Ok(())
 }
 
+/// Where requests are welcome.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Listening {
+    /// The gateway.
+    pub gateway: SocketAddr,
+    /// OpenWhisk's REST interface.
+    pub openwhisk: Option<SocketAddr>,
+}
+
 /// [`serve`] with an embedded platform of its own: everything that a [`Config`] describes, and no process left when it
-/// returns. `on_listening` is told the address once requests are welcome.
+/// returns. `on_listening` is told the addresses once requests are welcome.
 pub async fn serve_local(
     config: Config,
-    on_listening: impl FnOnce(SocketAddr),
+    on_listening: impl FnOnce(Listening),
     shutdown: impl Future<Output = ()>,
 ) -> Result<(), ServeError> {
     config.check()?;
-    let address = config.listen;
-    let failed = |cause| ServeError::Listen { address, cause };
-    let listener = TcpListener::bind(address).await.map_err(failed)?;
-    let bound = listener.local_addr().map_err(failed)?;
+    let (listener, gateway_at) = listen(config.listen).await?;
+    let openwhisk = match &config.openwhisk {
+        Some(settings) => Some((listen(settings.listen).await?, settings)),
+        None => None,
+    };
     let mut local = config.platform;
     // The gateway's slots bound what it asks of the platform; with a smaller queue there, a slot would not mean a turn.
     let most = config.pool.endpoints as usize * config.pool.slots as usize;
     local.queue_capacity = local.queue_capacity.max(most);
     let platform = Arc::new(LocalPlatform::new(local)?);
+    let (openwhisk, openwhisk_at) = match openwhisk {
+        Some(((listener, at), settings)) => {
+            let interface = settings.interface(&config.pool, &config.http)?;
+            let server = RestServer::new(interface, platform.clone())?;
+            (Some((server, listener)), Some(at))
+        }
+        None => (None, None),
+    };
     let gateway = Gateway::deploy(&config.pool, &config.http, platform.clone()).await?;
-    on_listening(bound);
-    gateway.serve(listener, shutdown).await;
+    on_listening(Listening {
+        gateway: gateway_at,
+        openwhisk: openwhisk_at,
+    });
+    let ending = CancellationToken::new();
+    let until_told = async {
+        shutdown.await;
+        ending.cancel();
+    };
+    let beside = async {
+        if let Some((server, listener)) = openwhisk {
+            let grace = config.http.drain_grace;
+            server.serve(listener, grace, ending.cancelled()).await;
+        }
+    };
+    tokio::join!(gateway.serve(listener, until_told), beside);
     platform.shutdown().await;
     Ok(())
+}
+
+async fn listen(address: SocketAddr) -> Result<(TcpListener, SocketAddr), ServeError> {
+    let failed = |cause| ServeError::Listen { address, cause };
+    let listener = TcpListener::bind(address).await.map_err(failed)?;
+    let bound = listener.local_addr().map_err(failed)?;
+    Ok((listener, bound))
 }

@@ -16,6 +16,7 @@ use serde::{Deserialize, Deserializer, de};
 
 use sesemi_traces::{Export, Ratio};
 
+use crate::config::OpenWhiskSettings;
 use crate::packing::policy::Policy;
 use crate::{Config, ConfigError};
 
@@ -126,6 +127,15 @@ pub struct Settings {
     /// Directory for copies of all that the host sees, for audits; keeps the last 256 activations
     #[arg(long, value_name = "DIR", env = "SESEMI_FNPACKER_TAP")]
     pub tap: Option<PathBuf>,
+    /// Where OpenWhisk's REST interface listens, for OpenWhisk's own clients; port 0 picks one [default: nowhere]
+    #[arg(long, value_name = "ADDRESS", env = "SESEMI_FNPACKER_OPENWHISK_LISTEN")]
+    pub openwhisk_listen: Option<SocketAddr>,
+    /// File with UUID:KEY that such clients must know; made, for its owner alone, if it is not there
+    #[arg(long, value_name = "FILE", env = "SESEMI_FNPACKER_OPENWHISK_AUTH")]
+    pub openwhisk_auth: Option<PathBuf>,
+    /// What such clients call the image, which is the only one that their actions can run [default: semirt]
+    #[arg(long, value_name = "NAME", env = "SESEMI_FNPACKER_OPENWHISK_IMAGE")]
+    pub openwhisk_image: Option<String>,
     /// File for traces (OTLP/JSON lines), or a folder, in which each process makes a file of its own [default: no traces]
     #[arg(long, value_name = "PATH", env = "SESEMI_TRACES")]
     pub traces: Option<PathBuf>,
@@ -210,6 +220,9 @@ impl Settings {
             drain_grace: self.drain_grace.or(under.drain_grace),
             log_dir: self.log_dir.or(under.log_dir),
             tap: self.tap.or(under.tap),
+            openwhisk_listen: self.openwhisk_listen.or(under.openwhisk_listen),
+            openwhisk_auth: self.openwhisk_auth.or(under.openwhisk_auth),
+            openwhisk_image: self.openwhisk_image.or(under.openwhisk_image),
             traces: self.traces.or(under.traces),
             traces_ratio: self.traces_ratio.or(under.traces_ratio),
             traces_max_mib: self.traces_max_mib.or(under.traces_max_mib),
@@ -278,6 +291,15 @@ impl Settings {
             self.max_connections.map(NonZeroUsize::get),
         );
         set(&mut http.drain_grace, self.drain_grace.map(Seconds::get));
+        if let Some(listen) = self.openwhisk_listen {
+            let auth = self.openwhisk_auth;
+            let named = self.openwhisk_image;
+            config.openwhisk = Some(OpenWhiskSettings {
+                listen,
+                auth: auth.ok_or(ConfigError::Missing("openwhisk-auth"))?,
+                image: named.unwrap_or_else(|| OpenWhiskSettings::IMAGE.to_owned()),
+            });
+        }
         config.traces = Export::new(self.traces, self.traces_ratio, self.traces_max_mib);
         config.check()?;
         Ok(config)

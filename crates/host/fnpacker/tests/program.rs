@@ -12,13 +12,15 @@
 #[path = "../../platform/tests/instance/mod.rs"]
 mod instance;
 
+use std::os::unix::fs::PermissionsExt;
+use std::path::Path;
 use std::process::Stdio;
 
 use instance::within;
 use rustix::process::{Pid, Signal, kill_process};
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::TcpStream;
-use tokio::process::Command;
+use tokio::process::{Child, Command};
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_sesemi-fnpacker");
 const TRACE: &str = "4bf92f3577b34da6a3ce929d0e0e4736";
@@ -34,16 +36,14 @@ async fn fails_with(arguments: &[&str]) -> String {
     String::from_utf8(output.stderr).unwrap()
 }
 
-#[tokio::test]
-async fn it_says_where_it_listens_serves_and_ends_well_on_sigterm() {
-    let directory = tempfile::tempdir().unwrap();
-    let logs = directory.path().join("logs");
+/// A program that serves the test instance.
+fn serving(directory: &Path) -> Command {
     let (image, arguments) = instance::command();
     let mut command = Command::new(PROGRAM);
     command
         .args(["serve", "--listen", "127.0.0.1:0", "--endpoints", "1"])
         .arg("--log-dir")
-        .arg(&logs);
+        .arg(directory.join("logs"));
     command
         .arg("--image")
         .arg(image)
@@ -59,7 +59,11 @@ async fn it_says_where_it_listens_serves_and_ends_well_on_sigterm() {
         .stdout(Stdio::piped())
         .stderr(Stdio::piped())
         .kill_on_drop(true);
-    let mut program = command.spawn().unwrap();
+    command
+}
+
+/// The line in which a program says where it listens.
+async fn listening(program: &mut Child) -> serde_json::Value {
     let mut stdout = BufReader::new(program.stdout.take().unwrap());
     let mut line = String::new();
     within(stdout.read_line(&mut line), "the listening line")
@@ -67,19 +71,73 @@ async fn it_says_where_it_listens_serves_and_ends_well_on_sigterm() {
         .unwrap();
     let event: serde_json::Value = serde_json::from_str(&line).unwrap();
     assert_eq!(event["event"], "listening");
+    event
+}
 
-    let mut stream = TcpStream::connect(event["address"].as_str().unwrap())
-        .await
-        .unwrap();
-    let request = format!(
-        "POST /v1/infer HTTP/1.1\r\nhost: x\r\nconnection: close\r\nsesemi-model: private-model\r\n\
-         traceparent: 00-{TRACE}-00f067aa0ba902b7-01\r\ncontent-length: 9\r\n\r\nenv ADDED"
-    );
+/// Sends a request, and gives back all that is answered.
+async fn exchange(address: &serde_json::Value, request: &str) -> String {
+    let mut stream = TcpStream::connect(address.as_str().unwrap()).await.unwrap();
     stream.write_all(request.as_bytes()).await.unwrap();
     let mut answer = String::new();
     within(stream.read_to_string(&mut answer), "the answer")
         .await
         .unwrap();
+    answer
+}
+
+#[tokio::test]
+async fn openwhisks_clients_are_told_where_to_go_and_need_the_key_in_the_file() {
+    let directory = tempfile::tempdir().unwrap();
+    let auth = directory.path().join("auth");
+    // Much like the example of RFC 7617, so that no base64 is needed here.
+    std::fs::write(&auth, "Aladdin:opensesame").unwrap();
+    std::fs::set_permissions(&auth, PermissionsExt::from_mode(0o600)).unwrap();
+    let mut program = serving(directory.path())
+        .args(["--openwhisk-listen", "127.0.0.1:0", "--openwhisk-auth"])
+        .arg(&auth)
+        .spawn()
+        .unwrap();
+    let event = listening(&mut program).await;
+    let request = |authorization: &str, method: &str, path: &str, body: &str| {
+        format!(
+            "{method} /api/v1/namespaces{path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\
+             {authorization}content-length: {}\r\n\r\n{body}",
+            body.len()
+        )
+    };
+    let openwhisk = &event["openwhisk"];
+    let refused = exchange(openwhisk, &request("", "GET", "", "")).await;
+    assert!(refused.starts_with("HTTP/1.1 401"), "{refused}");
+    let known = "authorization: Basic QWxhZGRpbjpvcGVuc2VzYW1l\r\n";
+    let exec = r#"{"exec":{"kind":"blackbox","image":"semirt"}}"#;
+    let made = exchange(openwhisk, &request(known, "PUT", "/_/actions/a", exec)).await;
+    assert!(made.starts_with("HTTP/1.1 200"), "{made}");
+    let path = "/_/actions/a?blocking=true&result=true";
+    let ran = exchange(openwhisk, &request(known, "POST", path, "{\"k\":1}")).await;
+    assert!(
+        ran.starts_with("HTTP/1.1 200") && ran.contains("/guest/a"),
+        "{ran}"
+    );
+    kill_process(
+        Pid::from_raw(program.id().unwrap() as i32).unwrap(),
+        Signal::TERM,
+    )
+    .unwrap();
+    let status = within(program.wait(), "the program to end").await.unwrap();
+    assert_eq!(status.code(), Some(0));
+}
+
+#[tokio::test]
+async fn it_says_where_it_listens_serves_and_ends_well_on_sigterm() {
+    let directory = tempfile::tempdir().unwrap();
+    let mut program = serving(directory.path()).spawn().unwrap();
+    let event = listening(&mut program).await;
+    assert!(event["openwhisk"].is_null());
+    let request = format!(
+        "POST /v1/infer HTTP/1.1\r\nhost: x\r\nconnection: close\r\nsesemi-model: private-model\r\n\
+         traceparent: 00-{TRACE}-00f067aa0ba902b7-01\r\ncontent-length: 9\r\n\r\nenv ADDED"
+    );
+    let answer = exchange(&event["address"], &request).await;
     assert!(
         answer.starts_with("HTTP/1.1 200") && answer.ends_with("yes"),
         "{answer}"

@@ -105,6 +105,32 @@ fn what_must_be_given_is_named_when_it_is_not() {
 }
 
 #[test]
+fn openwhisks_interface_needs_a_file_for_its_key() {
+    let given = [
+        "--image",
+        "x",
+        "--log-dir",
+        "y",
+        "--openwhisk-listen",
+        "127.0.0.1:0",
+    ];
+    assert_eq!(
+        flags(&given).into_config(),
+        Err(ConfigError::Missing("openwhisk-auth"))
+    );
+    let under = Settings::parse("openwhisk-auth = \"auth\"\nopenwhisk-image = \"i\"").unwrap();
+    let config = flags(&given).over(under).into_config().unwrap();
+    let openwhisk = config.openwhisk.unwrap();
+    assert_eq!(
+        (openwhisk.auth, openwhisk.image.as_str()),
+        ("auth".into(), "i")
+    );
+    // Without an address there is none.
+    let none = flags(&["--image", "x", "--log-dir", "y", "--openwhisk-auth", "auth"]);
+    assert_eq!(none.into_config().unwrap().openwhisk, None);
+}
+
+#[test]
 fn a_short_maximum_shortens_the_default_timeout() {
     let config = flags(&["--image", "x", "--log-dir", "y", "--max-timeout", "5"])
         .into_config()

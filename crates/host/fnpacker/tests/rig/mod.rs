@@ -12,7 +12,7 @@ use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
 use serde_json::Value;
-use sesemi_fnpacker::{Config, ServeError, serve_local};
+use sesemi_fnpacker::{Config, Listening, ServeError, serve_local};
 use tokio::io::AsyncReadExt;
 use tokio::net::TcpStream;
 use tokio::sync::oneshot;
@@ -73,7 +73,7 @@ impl Rig {
         adjust(&mut config);
         let (listening, address) = oneshot::channel();
         let (stop, stopped) = oneshot::channel();
-        let announce = |address| listening.send(address).unwrap();
+        let announce = |at: Listening| listening.send(at.gateway).unwrap();
         let served = tokio::spawn(serve_local(config, announce, async { drop(stopped.await) }));
         let address = address.await.unwrap();
         let client = Client::builder(TokioExecutor::new()).build_http();

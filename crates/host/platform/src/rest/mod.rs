@@ -115,7 +115,7 @@ impl RestServer {
     ) {
         let connections = Connections::new(&self.shared.config.bounds);
         let answering = self.shared.clone();
-        let answer = move |request| routes::answer(answering.clone(), request);
+        let answer = move |_, request| routes::answer(answering.clone(), request);
         {
             let mut accepting = pin!(connections.accept(&listener, answer));
             tokio::select! {
