@@ -24,6 +24,10 @@ pub async fn run(args: UpArgs) -> Result<(), CliError> {
         Some(path) => Some(std::path::absolute(path).map_err(file(path))?),
         None => None,
     };
+    let auth = match &args.openwhisk_auth {
+        Some(path) => std::path::absolute(path).map_err(file(path))?,
+        None => state.join("openwhisk.auth"),
+    };
     let options = StackOptions {
         keyservice_port: args.keyservice_port,
         admin_port: args.admin_port,
@@ -35,6 +39,7 @@ pub async fn run(args: UpArgs) -> Result<(), CliError> {
         tap: args.tap,
         policy,
         traces,
+        openwhisk: args.openwhisk_listen.map(|listen| (listen, auth)),
         engine: engines::chosen(args.engine)?,
         ..StackOptions::new(binaries(args.bin_dir)?, state.clone())
     };
@@ -130,6 +135,14 @@ pub fn facts_as_toml(facts: &Facts) -> Result<String, CliError> {
 /// How to talk to a running stack.
 #[must_use]
 pub fn describe(facts: &Facts, stack: &Path) -> String {
+    let openwhisk = match (&facts.openwhisk, &facts.openwhisk_auth) {
+        (Some(address), Some(auth)) => format!(
+            "\n\nOpenWhisk's clients are welcome at {address} with the key in {}: their actions run the image {:?}.",
+            auth.display(),
+            crate::stack::IMAGE
+        ),
+        _ => String::new(),
+    };
     format!(
         "The stack is running with a SIMULATED TEE, which protects nothing. Stop it with Ctrl-C.\n\n  \
          KeyService   {}   service {}\n  gateway      {}\n  health       {}/health/ready\n\n\
@@ -141,7 +154,7 @@ pub fn describe(facts: &Facts, stack: &Path) -> String {
          sesemi access grant OWNER/my-model@1 USER --identity owner.identity\n  \
          sesemi key deposit OWNER/my-model --identity user.identity\n  \
          sesemi infer OWNER/my-model@1 --identity user.identity --csv ROWS.csv\n  \
-         sesemi status",
+         sesemi status{openwhisk}",
         facts.keyservice,
         facts.keyservice_id,
         facts.gateway,

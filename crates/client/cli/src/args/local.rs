@@ -1,5 +1,6 @@
 //! Arguments of the commands that need no other machine: the local stack, measurements, this machine.
 
+use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use clap::{ArgGroup, Args, Subcommand, ValueEnum};
@@ -63,6 +64,19 @@ pub struct UpArgs {
     /// identity of its own.
     #[arg(long, env = "SESEMI_ENGINE", value_enum, default_value = "rten")]
     pub engine: EngineArg,
+    /// Address of OpenWhisk's REST interface before the stack's serverless platform, for OpenWhisk's own clients; port 0 picks one
+    /// [default: there is none].
+    #[arg(long, env = "SESEMI_OPENWHISK_LISTEN", value_name = "ADDRESS")]
+    pub openwhisk_listen: Option<SocketAddr>,
+    /// File with UUID:KEY that such clients must know; made, for its owner alone, if it is not there [default: `openwhisk.auth` in the
+    /// state folder].
+    #[arg(
+        long,
+        env = "SESEMI_OPENWHISK_AUTH",
+        value_name = "FILE",
+        requires = "openwhisk_listen"
+    )]
+    pub openwhisk_auth: Option<PathBuf>,
     /// Write down everything that the host sees of requests, in the state folder under `tap`.
     #[arg(long)]
     pub tap: bool,

@@ -5,6 +5,8 @@
 
 mod child;
 
+use std::ffi::OsString;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -20,6 +22,9 @@ pub use child::{Child, StackError};
 const START: Duration = Duration::from_secs(60);
 /// Longest that a part may take to drain.
 const STOP: Duration = Duration::from_secs(20);
+
+/// What OpenWhisk's clients call SeMIRT.
+pub const IMAGE: &str = "semirt";
 
 /// How to run a stack.
 #[derive(Debug, Clone)]
@@ -48,6 +53,8 @@ pub struct StackOptions {
     pub policy: Option<PathBuf>,
     /// Folder in which each process makes a file for its traces.
     pub traces: Option<PathBuf>,
+    /// Where OpenWhisk's REST interface listens, and the file with its key, if there is to be one.
+    pub openwhisk: Option<(SocketAddr, PathBuf)>,
     /// What runs the models.
     pub engine: StackEngine,
 }
@@ -102,6 +109,7 @@ impl StackOptions {
             tap: false,
             policy: None,
             traces: None,
+            openwhisk: None,
             engine: StackEngine::default(),
         }
     }
@@ -132,6 +140,12 @@ pub struct Facts {
     /// KeyService's appraisal policy, if it is not the default.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub policy: Option<PathBuf>,
+    /// OpenWhisk's REST interface, if there is one.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub openwhisk: Option<String>,
+    /// The file with its key.
+    #[serde(skip_serializing_if = "Option::is_none", default)]
+    pub openwhisk_auth: Option<PathBuf>,
 }
 
 /// A running stack. Dropping it kills its processes; [`Stack::stop`] drains them.
@@ -278,11 +292,22 @@ impl Stack {
             simulated_root: root,
             endorsements: layout.endorsements(),
             policy: options.policy.clone(),
+            openwhisk: None,
+            openwhisk_auth: None,
         };
         progress("starting FnPacker and the embedded serverless platform");
         let gateway = options.start_gateway(&facts, &semirt_binary).await?;
+        let (openwhisk, openwhisk_auth) = match &options.openwhisk {
+            Some((_, auth)) => {
+                let address = format!("http://{}", gateway.text("openwhisk")?);
+                (Some(address), Some(auth.clone()))
+            }
+            None => (None, None),
+        };
         let facts = Facts {
             gateway: format!("http://{}", gateway.text("address")?),
+            openwhisk,
+            openwhisk_auth,
             ..facts
         };
         Ok(Self {
@@ -318,6 +343,26 @@ impl Stack {
         meanwhile().map_err(|e| StackError::File(state, e))?;
         self.keyservice = self.options.start_keyservice(listen, admin).await?;
         Ok(())
+    }
+
+    /// The command that starts one more SeMIRT in the simulated TEE, as the platform does, for whoever wants to talk to it directly.
+    ///
+    /// # Errors
+    /// [`StackError::NoBinary`].
+    pub fn instance(&self) -> Result<Command, StackError> {
+        let (options, engine) = (&self.options, &self.options.engine);
+        let mut command = Command::new(options.binary("simtee")?);
+        command
+            .args(["run", "--die-with-parent", "--state"])
+            .arg(Layout(&options.state).platform());
+        for library in engine.libraries() {
+            command.arg("--library").arg(library);
+        }
+        command
+            .arg("--")
+            .arg(options.binary(engine.program())?)
+            .args(options.image_args(&self.facts));
+        Ok(command)
     }
 
     /// Where the stack's logs are.
@@ -410,43 +455,57 @@ impl StackOptions {
             .args(["--idle-timeout", &self.idle_timeout_secs.to_string()])
             .args(["--image-env", "RTEN_NUM_THREADS=1", "--log-dir"])
             .arg(layout.logs());
-        let paths = [
-            ("--store", &facts.store),
-            ("--simulated-root", &facts.simulated_root),
-            ("--endorsements", &facts.endorsements),
-        ];
-        let texts = [
-            ("--listen", "127.0.0.1:0"),
-            ("--keyservice", &facts.keyservice),
-            ("--keyservice-id", &facts.keyservice_id),
-            ("--keyservice-code", &facts.keyservice_code),
-        ];
-        let mut image_arg = |value: &std::ffi::OsStr| {
-            let mut arg = std::ffi::OsString::from("--image-arg=");
+        for value in self.image_args(facts) {
+            let mut arg = OsString::from("--image-arg=");
             arg.push(value);
             command.arg(arg);
-        };
-        image_arg("serve".as_ref());
-        for (flag, value) in texts {
-            image_arg(flag.as_ref());
-            image_arg(value.as_ref());
-        }
-        image_arg("--batch-window-ms".as_ref());
-        image_arg(self.batch_window_ms.to_string().as_ref());
-        for (flag, value) in paths {
-            image_arg(flag.as_ref());
-            image_arg(value.as_os_str());
         }
         if let Some(traces) = &self.traces {
-            image_arg("--traces".as_ref());
-            image_arg(traces.as_os_str());
             command.arg("--traces").arg(traces);
         }
         if self.tap {
             command.arg("--tap").arg(layout.tap());
         }
+        if let Some((listen, auth)) = &self.openwhisk {
+            command
+                .args(["--openwhisk-listen", &listen.to_string()])
+                .args(["--openwhisk-image", IMAGE, "--openwhisk-auth"])
+                .arg(auth);
+        }
         let log = layout.logs().join("fnpacker.log");
         Child::start("FnPacker", command, &log, START).await
+    }
+}
+
+impl StackOptions {
+    /// What SeMIRT is told.
+    fn image_args(&self, facts: &Facts) -> Vec<OsString> {
+        let paths = [
+            ("--store", &facts.store),
+            ("--simulated-root", &facts.simulated_root),
+            ("--endorsements", &facts.endorsements),
+        ];
+        let batch_window_ms = self.batch_window_ms.to_string();
+        let texts = [
+            ("--listen", "127.0.0.1:0"),
+            ("--keyservice", &facts.keyservice),
+            ("--keyservice-id", &facts.keyservice_id),
+            ("--keyservice-code", &facts.keyservice_code),
+            ("--batch-window-ms", &batch_window_ms),
+        ];
+        let mut args = vec![OsString::from("serve")];
+        args.extend(
+            texts
+                .iter()
+                .flat_map(|(flag, value)| [flag, value].map(OsString::from)),
+        );
+        for (flag, path) in paths {
+            args.extend([flag.into(), path.into()]);
+        }
+        if let Some(traces) = &self.traces {
+            args.extend(["--traces".into(), traces.into()]);
+        }
+        args
     }
 }
 
