@@ -92,6 +92,8 @@ async fn a_body_above_the_limit_is_refused_however_it_is_announced() {
         let body = format!("{{\"x\":\"{}\"}}", "y".repeat(10_000));
         let refused = whisk.ask(method, "/_/actions/a?overwrite=true", body).await;
         assert_eq!(refused.refusal(), 413);
+        // Nothing else can be asked on a connection with the rest of a body in it.
+        assert_eq!(refused.headers["connection"], "close");
     }
     let headers = format!("authorization: {BASIC}\r\ntransfer-encoding: chunked\r\n");
     let chunks = format!("{:x}\r\n{}\r\n0\r\n\r\n", 20_000, "y".repeat(20_000));

@@ -68,6 +68,20 @@ impl Failure {
         }
     }
 
+    /// Whether the request may have a body that was not read to its end.
+    pub(super) fn comes_before_the_body(&self) -> bool {
+        !matches!(
+            self,
+            Self::NoSuchAction
+                | Self::AlreadyExists
+                | Self::Changed
+                | Self::TooManyActions(_)
+                | Self::TooManyActivations(_)
+                | Self::Platform(_)
+                | Self::GivenUp
+        )
+    }
+
     /// The answer to the request of this id.
     pub(super) fn answer(&self, request: ActivationId) -> Answer {
         let body = serde_json::json!({"error": self.to_string(), "code": request.to_string()});

@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use hyper::body::Incoming;
-use hyper::header::{AUTHORIZATION, HeaderMap};
+use hyper::body::{Body as _, Incoming};
+use hyper::header::{AUTHORIZATION, CONNECTION, HeaderMap, HeaderValue};
 use hyper::{Method, Request, StatusCode};
 use percent_encoding::percent_decode_str;
 use serde_json::json as value;
@@ -28,12 +28,19 @@ const MAX_PATH: usize = 2048;
 
 /// Answers any request; there is nothing it fails on.
 pub(super) async fn answer(shared: Arc<Shared>, request: Request<Incoming>) -> Answer {
+    let has_body = !request.body().is_end_stream();
     match answered(&shared, request).await {
         Ok(answer) => answer,
         Err(failure) => {
             let id = shared.platform.next_activation();
             tracing::debug!(request = %id, error = %failure, "refused");
-            failure.answer(id)
+            let mut answer = failure.answer(id);
+            if has_body && failure.comes_before_the_body() {
+                // What is left of the body makes the connection useless; a client that is not told sends its next request there.
+                let close = HeaderValue::from_static("close");
+                answer.headers_mut().insert(CONNECTION, close);
+            }
+            answer
         }
     }
 }
