@@ -27,7 +27,11 @@ pub(super) fn json(status: StatusCode, body: &(impl Serialize + ?Sized)) -> Answ
 }
 
 /// An answer about an activation.
-pub(super) fn about(id: ActivationId, status: StatusCode, body: &(impl Serialize + ?Sized)) -> Answer {
+pub(super) fn about(
+    id: ActivationId,
+    status: StatusCode,
+    body: &(impl Serialize + ?Sized),
+) -> Answer {
     let mut answer = json(status, body);
     let id = HeaderValue::try_from(id.to_string()).ok();
     answer.headers_mut().extend(id.map(|id| (ACTIVATION, id)));

@@ -250,7 +250,7 @@ async fn run_action(body: &[u8], init: &Mutex<String>) -> Answer {
     let command = text("command").unwrap_or_default();
     let words: Vec<&str> = command.split(' ').collect();
     match words[..] {
-        ["say", ..] => respond(200, command[4..].to_owned()),
+        ["say", ..] => respond(200, command.trim_start_matches("say ").to_owned()),
         ["chunked"] => {
             let frames = [Ok(Frame::data(Bytes::from_static(b"{}")))];
             Response::new(BodyExt::boxed(StreamBody::new(stream::iter(frames))))
