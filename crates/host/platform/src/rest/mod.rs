@@ -16,7 +16,7 @@
 //! # What an action is here
 //!
 //! Kind `blackbox` with an image that the operator registered by name ([`RestConfig::images`]). A caller chooses among them and can
-//! never name a program, an argument or a file of the host. Its instances get OpenWhisk's `/init` and `/run`; [`conclude`] makes of
+//! never name a program, an argument or a file of the host. Its instances get OpenWhisk's `/init` and `/run`; `conclude` makes of
 //! their answers what OpenWhisk would.
 //!
 //! # Where it differs
