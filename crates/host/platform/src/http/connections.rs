@@ -76,8 +76,7 @@ impl Connections {
         (stream, from): (TcpStream, IpAddr),
         permit: OwnedSemaphorePermit,
         answer: A,
-    )
-    where
+    ) where
         A: Fn(IpAddr, Request<Incoming>) -> F + Send + 'static,
         F: Future<Output = Answer> + Send + 'static,
     {
